@@ -1,0 +1,142 @@
+"""The command `dropoff`."""
+
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import click
+from pydantic import ValidationError
+
+from app import logs
+from app.settings import Settings
+from app.store.engine import SchemaMismatch, migrate, open_engine, require_schema
+from app.store.repository import Repository
+from app.store.sealing import new_key
+
+T = TypeVar("T")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Register where result files go, and prove it by an upload and a delete.
+
+    Settings are environment variables; docs/operating.md explains each.
+    """
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [f"DROPOFF_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+        _fail("; ".join(lines))
+
+
+def _fail(message: str) -> NoReturn:
+    sys.exit(f"dropoff: {message}")
+
+
+def _require(settings: Settings) -> None:
+    """What `api` and `worker` do not start without; `up` makes these itself."""
+    if not settings.redis_url.get_secret_value():
+        _fail("DROPOFF_REDIS_URL is not set, for example redis://:PASSWORD@HOST:6379/0")
+    if not settings.sealing_keys:
+        _fail("DROPOFF_SECRET_KEYS is not set: make a key with `dropoff secrets generate` and give it to every process")
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8080, show_default=True)
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), default=None, help="Default: ./data")
+@click.option("--workers", default=1, show_default=True, help="Worker processes.")
+def up(host: str, port: int, data: Path | None, workers: int) -> None:
+    """Run everything on this machine: Redis, migrations, one API process, the workers."""
+    if data:
+        os.environ["DROPOFF_DATA"] = str(data)
+    from app.up import run
+
+    sys.exit(run(_settings(), host=host, port=port, workers=workers))
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8080, show_default=True)
+def api(host: str, port: int) -> None:
+    """Run one API process."""
+    from app.web.server import serve
+
+    settings = _settings()
+    _require(settings)
+    logs.configure("api", settings.log_level)
+    try:
+        asyncio.run(serve(settings, host, port))
+    except (SchemaMismatch, ValueError, OSError) as error:
+        _fail(str(error))
+
+
+@main.command()
+def worker() -> None:
+    """Run one worker process."""
+    _require(_settings())
+    # The same process goes on as the worker, which this package must not import.
+    os.execv(sys.executable, [sys.executable, "-m", "workers.main"])  # noqa: S606
+
+
+@main.command("migrate")
+def migrate_command() -> None:
+    """Bring the database's schema to this release's."""
+    settings = _settings()
+
+    async def upgrade() -> None:
+        async with open_engine(settings.database) as engine:
+            await migrate(engine)
+
+    asyncio.run(upgrade())
+    click.echo("The schema is up to date.")
+
+
+@main.group()
+def keys() -> None:
+    """API keys."""
+
+
+@keys.command("create")
+@click.argument("account")
+def create_key(account: str) -> None:
+    """Make a key for ACCOUNT (made where there is none yet) and print it; it cannot be shown again."""
+    key = secrets.token_urlsafe(32)
+    _with_repository(lambda repository: repository.ensure_key(account, key))
+    click.echo(key)
+
+
+def _with_repository(call: Callable[[Repository], Awaitable[T]]) -> T:
+    settings = _settings()
+
+    async def work() -> T:
+        async with open_engine(settings.database) as engine:
+            await require_schema(engine)
+            return await call(Repository(engine))
+
+    try:
+        return asyncio.run(work())
+    except SchemaMismatch as error:
+        _fail(str(error))
+
+
+@main.group("secrets")
+def secrets_group() -> None:
+    """Sealing keys."""
+
+
+@secrets_group.command()
+def generate() -> None:
+    """Print a new sealing key for DROPOFF_SECRET_KEYS."""
+    click.echo(new_key())
+
+
+if __name__ == "__main__":
+    main()

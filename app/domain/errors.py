@@ -1,0 +1,286 @@
+"""The errors a caller can be answered with, and the vocabulary of reasons for which storage refuses us."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from app.domain.verification import Report
+
+
+class Role(StrEnum):
+    """The part a parameter plays, whatever its name is for a type: a fault blames a role."""
+
+    KEY = "key"
+    SECRET = "secret"
+    BUCKET = "bucket"
+    PREFIX = "prefix"
+    ENDPOINT = "endpoint"
+    REGION = "region"
+
+
+class Fault(StrEnum):
+    """Why a verification failed. A code once answered to a customer never changes its meaning."""
+
+    INVALID_PARAMETER = "invalid_parameter"
+    TEMPORARY_CREDENTIALS_UNSUPPORTED = "temporary_credentials_unsupported"
+    ENDPOINT_NOT_ALLOWED = "endpoint_not_allowed"
+    HOST_NOT_FOUND = "host_not_found"
+    CONNECTION_REFUSED = "connection_refused"
+    CONNECTION_FAILED = "connection_failed"
+    TIMEOUT = "timeout"
+    TLS_FAILURE = "tls_failure"
+    REDIRECT_REFUSED = "redirect_refused"
+    NOT_A_STORAGE_ENDPOINT = "not_a_storage_endpoint"
+    ACCESS_KEY_UNKNOWN = "access_key_unknown"
+    ACCESS_KEY_DISABLED = "access_key_disabled"
+    SECRET_MISMATCH = "secret_mismatch"
+    CREDENTIALS_EXPIRED = "credentials_expired"
+    AUTH_METHOD_DISABLED = "auth_method_disabled"
+    ACCOUNT_SUSPENDED = "account_suspended"
+    CLOCK_SKEW = "clock_skew"
+    BUCKET_NOT_FOUND = "bucket_not_found"
+    BUCKET_WRONG_REGION = "bucket_wrong_region"
+    CUSTOM_DOMAIN_REQUIRED = "custom_domain_required"
+    UNSUPPORTED_BUCKET_TYPE = "unsupported_bucket_type"
+    WRITE_DENIED = "write_denied"
+    DELETE_DENIED = "delete_denied"
+    NETWORK_DENIED = "network_denied"
+    ENCRYPTION_REQUIRED = "encryption_required"
+    ENCRYPTION_KEY_UNAVAILABLE = "encryption_key_unavailable"
+    REQUEST_CONDITION_DENIED = "request_condition_denied"
+    DELETE_BLOCKED_BY_RETENTION = "delete_blocked_by_retention"
+    REQUESTER_PAYS = "requester_pays"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    PROTOCOL_UNSUPPORTED = "protocol_unsupported"
+    THROTTLED = "throttled"
+    PROVIDER_UNAVAILABLE = "provider_unavailable"
+    PROVIDER_ERROR = "provider_error"
+    INTERNAL_ERROR = "internal_error"
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What a customer is told: `text` may name {parameter} {provider} {host} {bucket} {prefix} {object}
+    {seconds} {detail}; `role` is the parameter to look at; `retryable` says that the same call may
+    succeed later without a change."""
+
+    text: str
+    role: Role | None = None
+    retryable: bool = False
+
+
+ADVICE: dict[Fault, Advice] = {
+    Fault.INVALID_PARAMETER: Advice("{parameter}: {detail}."),
+    Fault.TEMPORARY_CREDENTIALS_UNSUPPORTED: Advice(
+        "{parameter} is a temporary key: create a long-lived key for a dedicated user and send that.", Role.KEY
+    ),
+    Fault.ENDPOINT_NOT_ALLOWED: Advice(
+        "{parameter}: the endpoint must be a public https host; this one may not be called.", Role.ENDPOINT
+    ),
+    Fault.HOST_NOT_FOUND: Advice(
+        "{host} does not resolve: check {parameter} for a typing error. Accounts that can only be reached under "
+        "another name (private endpoints, other clouds or partitions) are not reachable from here.",
+        Role.ENDPOINT,
+    ),
+    Fault.CONNECTION_REFUSED: Advice(
+        "{host} refused the connection: check the host and port in {parameter}, and that the service is public.",
+        Role.ENDPOINT,
+    ),
+    Fault.CONNECTION_FAILED: Advice(
+        "The connection to {host} failed or was cut: try again, and check firewalls on the way if it stays so.",
+        Role.ENDPOINT,
+        retryable=True,
+    ),
+    Fault.TIMEOUT: Advice(
+        "{host} did not answer within {seconds} seconds: check that it is up, that {parameter} is right and that "
+        "our addresses may reach it.",
+        Role.ENDPOINT,
+        retryable=True,
+    ),
+    Fault.TLS_FAILURE: Advice(
+        "{host} did not pass the TLS check ({detail}): install a publicly trusted certificate for exactly this "
+        "host name, or correct {parameter}.",
+        Role.ENDPOINT,
+    ),
+    Fault.REDIRECT_REFUSED: Advice(
+        "{host} answers with a redirect, which is not followed: give the final address in {parameter}.",
+        Role.ENDPOINT,
+    ),
+    Fault.NOT_A_STORAGE_ENDPOINT: Advice(
+        "{host} answered, but not as object storage does: check that {parameter} is the storage API's address and "
+        "not that of a console or website.",
+        Role.ENDPOINT,
+    ),
+    Fault.ACCESS_KEY_UNKNOWN: Advice(
+        "{provider} does not know this access key: check {parameter} (deleted, mistyped, or of another account).",
+        Role.KEY,
+    ),
+    Fault.ACCESS_KEY_DISABLED: Advice(
+        "The access key exists but is inactive or limited to other addresses: enable the key in {parameter}, or "
+        "allow our addresses.",
+        Role.KEY,
+    ),
+    Fault.SECRET_MISMATCH: Advice(
+        "The secret does not belong to this access key: copy {parameter} again, whole, without spaces or line breaks.",
+        Role.SECRET,
+    ),
+    Fault.CREDENTIALS_EXPIRED: Advice(
+        "The credentials have expired: create a long-lived key and send it in {parameter}.", Role.KEY
+    ),
+    Fault.AUTH_METHOD_DISABLED: Advice(
+        "Access with this kind of key is switched off on the account: allow it there (shared keys, HMAC keys), or "
+        "use another kind of credential in {parameter}.",
+        Role.KEY,
+    ),
+    Fault.ACCOUNT_SUSPENDED: Advice(
+        "{provider} has suspended or disabled the account (billing or policy): settle that with {provider}, then "
+        "try again.",
+        Role.KEY,
+    ),
+    Fault.CLOCK_SKEW: Advice(
+        "{provider} rejected the time of our request, which is our fault: please try again.", retryable=True
+    ),
+    Fault.BUCKET_NOT_FOUND: Advice(
+        "{bucket} does not exist for this account and region: check {parameter}, or create it.", Role.BUCKET
+    ),
+    Fault.BUCKET_WRONG_REGION: Advice(
+        "{bucket} is not in the region that was called{detail}: set {parameter} to the bucket's own region.",
+        Role.REGION,
+    ),
+    Fault.CUSTOM_DOMAIN_REQUIRED: Advice(
+        "Alibaba Cloud blocks the default public endpoint for this mainland bucket: use a bucket outside mainland "
+        "China in {parameter}.",
+        Role.BUCKET,
+    ),
+    Fault.UNSUPPORTED_BUCKET_TYPE: Advice(
+        "{parameter} must be the plain name of a general purpose bucket: ARNs, access points, aliases and "
+        "directory buckets are not supported.",
+        Role.BUCKET,
+    ),
+    Fault.WRITE_DENIED: Advice(
+        "The key may not write under {prefix} in {bucket}: allow it to put objects there, or correct {parameter}.",
+        Role.PREFIX,
+    ),
+    Fault.DELETE_DENIED: Advice(
+        "The upload works but the delete was refused: allow the key to delete objects named *dropoff-verify-* in "
+        "{bucket}, and remove {object}, which was left behind.",
+        Role.KEY,
+    ),
+    Fault.NETWORK_DENIED: Advice(
+        "A firewall or network rule of {bucket} refuses our addresses: allow them, or enable public network access.",
+        Role.BUCKET,
+    ),
+    Fault.ENCRYPTION_REQUIRED: Advice(
+        "A policy of {bucket} demands encryption headers: set default encryption on it instead.", Role.BUCKET
+    ),
+    Fault.ENCRYPTION_KEY_UNAVAILABLE: Advice(
+        "The encryption key of {bucket} is missing or disabled, or this access key may not use it: grant it the "
+        "right to generate data keys and decrypt.",
+        Role.BUCKET,
+    ),
+    Fault.REQUEST_CONDITION_DENIED: Advice(
+        "A policy condition of {bucket} (TLS version, header, ACL or storage class) refuses the upload: relax it "
+        "for this key.",
+        Role.BUCKET,
+    ),
+    Fault.DELETE_BLOCKED_BY_RETENTION: Advice(
+        "A retention rule or legal hold on {bucket} keeps {object}, which was left behind: use a bucket or prefix "
+        "without retention in {parameter}.",
+        Role.BUCKET,
+    ),
+    Fault.REQUESTER_PAYS: Advice(
+        "{bucket} is a requester-pays bucket, which is not supported: switch that off.", Role.BUCKET
+    ),
+    Fault.QUOTA_EXCEEDED: Advice(
+        "{provider} reports that a storage or request quota is used up: raise it or free space.", Role.BUCKET
+    ),
+    Fault.PROTOCOL_UNSUPPORTED: Advice(
+        "{provider} refused a feature of the request itself, so no change of keys will help: tell us which service "
+        "this is.",
+        Role.ENDPOINT,
+    ),
+    Fault.THROTTLED: Advice("{provider} asked us to slow down: try again shortly.", retryable=True),
+    Fault.PROVIDER_UNAVAILABLE: Advice(
+        "{provider} is failing at the moment: try again in a few minutes.", retryable=True
+    ),
+    Fault.PROVIDER_ERROR: Advice(
+        "{provider} refused with an answer that has no translation yet: look its code and request id up in the "
+        "report, or hand them to {provider}."
+    ),
+    Fault.INTERNAL_ERROR: Advice("The verification broke on our side: please try again, or tell us the job id."),
+}
+
+
+@dataclass(frozen=True)
+class ParameterFault:
+    """One thing wrong with one parameter of a request; `message` never repeats a secret's value."""
+
+    parameter: str
+    code: str
+    message: str
+
+
+class DropoffError(Exception):
+    """An answer other than success. `code` and `message` are for the caller; `details` join the error object."""
+
+    code = "internal_error"
+
+    def __init__(self, message: str, *, parameter: str | None = None, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.parameter = parameter
+        self.details = details
+
+
+class InvalidRequest(DropoffError):
+    """The request as a whole cannot be read: its body, its query string, its encoding."""
+
+    code = "invalid_request"
+
+
+class InvalidParameters(DropoffError):
+    """One or more parameters are missing, unknown or malformed; `faults` has every one of them."""
+
+    def __init__(self, faults: list[ParameterFault]) -> None:
+        if len(faults) == 1:
+            message = faults[0].message
+        else:
+            message = f"{len(faults)} parameters need correcting: " + " ".join(f.message for f in faults)
+        rows = [{"parameter": f.parameter, "code": f.code, "message": f.message} for f in faults]
+        super().__init__(message, parameter=faults[0].parameter, parameters=rows)
+        self.code = faults[0].code
+        self.faults = faults
+
+
+class VerificationFailed(DropoffError):
+    """The test file could not be uploaded and deleted; `details` has the report under `verification`."""
+
+    def __init__(self, report: "Report") -> None:
+        super().__init__(report.message, parameter=report.parameter, verification=report.as_answer())
+        self.code = report.code or Fault.INTERNAL_ERROR
+
+
+class DestinationLimitReached(DropoffError):
+    code = "destination_limit_reached"
+
+
+class Unauthorized(DropoffError):
+    code = "unauthorized"
+
+
+class DestinationNotFound(DropoffError):
+    code = "destination_not_found"
+
+
+class Unavailable(DropoffError):
+    """A part this service needs does not answer: nothing was created, and the same call may succeed soon."""
+
+    code = "unavailable"
+    retry_after = 5
+
+
+class VerificationTimedOut(DropoffError):
+    """A worker began the verification and did not end it in time: nothing was created."""
+
+    code = "verification_timed_out"

@@ -1,0 +1,78 @@
+"""The closed union of types, and the one way in which a customer's parameters become a spec."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from app.domain.errors import Fault, InvalidParameters, ParameterFault
+from app.domain.specs.azure import AzureSpec
+from app.domain.specs.base import Spec
+from app.domain.specs.gcs import GcsSpec
+from app.domain.specs.oss import OssSpec
+from app.domain.specs.s3 import S3Spec
+from app.domain.specs.s3compatible import S3CompatibleSpec
+
+SPECS: dict[str, type[Spec]] = {
+    "s3": S3Spec,
+    "s3compatible": S3CompatibleSpec,
+    "gcs": GcsSpec,
+    "azure": AzureSpec,
+    "oss": OssSpec,
+}
+TYPES = tuple(SPECS)
+
+_KNOWN = frozenset().union(*(spec.parameters() for spec in SPECS.values()))
+
+
+def parse(parameters: Mapping[str, Any], *, allow_http: bool) -> Spec:
+    """The spec that `parameters` (with their `type`) describe.
+
+    Raises InvalidParameters with every fault at once; no message repeats a value.
+    """
+    kind = parameters.get("type")
+    if not isinstance(kind, str) or kind not in SPECS:
+        raise InvalidParameters([_type_fault(parameters)])
+    spec = SPECS[kind]
+    # null is how a JSON client says "not given"; an empty optional field is how a form says it.
+    given = {n: v for n, v in parameters.items() if v is not None and (v != "" or _required(spec, n))}
+    try:
+        return spec.model_validate(given, context={"allow_http": allow_http})
+    except ValidationError as error:
+        raise InvalidParameters([explain(kind, details) for details in error.errors(include_url=False)]) from None
+
+
+def _required(spec: type[Spec], name: str) -> bool:
+    return name not in spec.model_fields or spec.model_fields[name].is_required()
+
+
+def _type_fault(parameters: Mapping[str, Any]) -> ParameterFault:
+    if parameters.get("type") in (None, ""):
+        return ParameterFault("type", "missing_parameter", f"type is required: one of {', '.join(TYPES)}.")
+    return ParameterFault("type", Fault.INVALID_PARAMETER, f"type must be one of {', '.join(TYPES)}.")
+
+
+def explain(kind: str, details: ErrorDetails) -> ParameterFault:
+    """One validation error in the customer's words: which parameter, which rule."""
+    name = str(details["loc"][0]) if details["loc"] else ""
+    match details["type"]:
+        case "missing":
+            return ParameterFault(name, "missing_parameter", f"{name} is required when type={kind}.")
+        case "extra_forbidden" if name in _KNOWN:
+            message = f"{name} does not belong to type={kind}: leave it out, or correct type."
+            return ParameterFault(name, "unknown_parameter", message)
+        case "extra_forbidden":
+            message = f"{printable(name)} is not a parameter of a destination: check its spelling."
+            return ParameterFault(printable(name), "unknown_parameter", message)
+        case "string_type":
+            return ParameterFault(name, Fault.INVALID_PARAMETER, f"{name} must be a string.")
+    if not name:  # a rule about several parameters: its own sentence names them
+        rule = str(details["ctx"]["rule"])
+        return ParameterFault(rule.split()[0], details["type"], f"{rule}.")
+    return ParameterFault(name, details["type"], f"{name} {details['msg']}.")
+
+
+def printable(name: str) -> str:
+    """A parameter's name as it may be shown: printable ASCII, at most 64 characters."""
+    return "".join(c if " " <= c <= "~" else "?" for c in name)[:64]

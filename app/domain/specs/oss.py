@@ -1,0 +1,62 @@
+"""Alibaba Cloud OSS: what a customer gives for `type=oss`."""
+
+import re
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, SecretStr
+
+from app.domain.errors import Fault, Role
+from app.domain.specs.base import Credential, Name, PathPrefix, Spec, matching, refuse
+
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+_REGION = re.compile(r"oss-[a-z]{2}-[a-z0-9]+(-[a-z0-9]+){0,3}")
+
+
+def _bucket(name: str) -> str:
+    if not _BUCKET.fullmatch(name):
+        refuse("must be a bucket's name: 3 to 63 lower-case letters, digits and hyphens")
+    return name
+
+
+def _permanent(key: SecretStr) -> SecretStr:
+    if key.get_secret_value().startswith("STS."):
+        refuse(
+            "is a temporary key (STS.…): create a long-lived key for a dedicated RAM user and send that",
+            Fault.TEMPORARY_CREDENTIALS_UNSUPPORTED,
+        )
+    return key
+
+
+def _region(name: str) -> str:
+    """The id with its `oss-`, which a customer may leave out."""
+    region = name if name.startswith("oss-") else f"oss-{name}"
+    if region.endswith("-internal") or region.startswith("oss-accelerate"):
+        refuse("must be a region such as oss-cn-hangzhou: internal and acceleration endpoints are not reachable")
+    if not _REGION.fullmatch(region):
+        refuse("must be an OSS region id such as oss-cn-hangzhou or oss-eu-central-1")
+    return region
+
+
+class OssSpec(Spec):
+    """A bucket on Alibaba Cloud OSS, with the keys of a RAM user."""
+
+    provider: ClassVar[str] = "Alibaba Cloud OSS"
+    roles: ClassVar[dict[Role, str]] = {
+        Role.KEY: "oss_access_key",
+        Role.SECRET: "oss_secret_key",
+        Role.BUCKET: "oss_bucket_name",
+        Role.PREFIX: "oss_path_prefix",
+        Role.ENDPOINT: "oss_region_id",
+        Role.REGION: "oss_region_id",
+    }
+
+    type: Literal["oss"]
+    oss_access_key: Annotated[
+        Credential,
+        AfterValidator(_permanent),
+        AfterValidator(matching(r"[A-Za-z0-9]{16,128}", "must be an access key id: 16 to 128 letters and digits")),
+    ]
+    oss_secret_key: Credential
+    oss_bucket_name: Annotated[Name, AfterValidator(_bucket)]
+    oss_region_id: Annotated[Name, AfterValidator(_region)]
+    oss_path_prefix: PathPrefix | None = None

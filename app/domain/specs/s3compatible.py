@@ -1,0 +1,132 @@
+"""S3-compatible storage: what a customer gives for `type=s3compatible`, and what its host name tells."""
+
+import re
+from typing import Annotated, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, ValidationInfo, field_validator
+
+from app.domain.errors import Role
+from app.domain.specs.base import Credential, Name, PathPrefix, S3Access, Spec, matching, refuse
+from app.domain.specs.s3 import plain_bucket
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+_REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?|[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_IPV4 = re.compile(r"((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(?!$)|$)){4}")
+_NUMERIC = re.compile(r"(0x[0-9a-f]*|\d+)")
+
+# Hosts that carry their region, by the services' own documentation of their endpoints.
+_REGION_IN_HOST = (
+    re.compile(r"s3\.(?P<region>[a-z0-9-]+)\.backblazeb2\.com"),
+    re.compile(r"s3\.(?P<region>[a-z0-9-]+)\.wasabisys\.com"),
+    re.compile(r"s3\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?"),
+    re.compile(r"(s3\.)?oss-(?P<region>[a-z0-9-]+)\.aliyuncs\.com"),
+)
+_REGION_AUTO = (".r2.cloudflarestorage.com", "storage.googleapis.com")
+_VIRTUAL_ONLY = (".aliyuncs.com", ".myqcloud.com")
+
+
+def _bucket(name: str) -> str:
+    plain_bucket(name)
+    if not _BUCKET.fullmatch(name) or ".." in name:
+        refuse("must be a bucket's name: 3 to 255 letters, digits, dots, hyphens and underscores")
+    return name
+
+
+def _region(name: str) -> str:
+    if not _REGION.fullmatch(name):
+        refuse("must be a region's name such as eu-west-1, us-east-1 or auto")
+    return name
+
+
+def _host(host: str) -> str:
+    """`host` in its one spelling (IDNA, lower case, no trailing dot), or a refusal."""
+    if host.startswith("[") or ":" in host:
+        return host.lower()
+    try:
+        ascii_host = host.removesuffix(".").encode("idna").decode().lower()
+    except UnicodeError:
+        refuse("has a host name that cannot be written in DNS")
+    labels = ascii_host.split(".")
+    if len(ascii_host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        refuse("has a host name that is not valid")
+    if _NUMERIC.fullmatch(labels[-1]) and not _IPV4.fullmatch(ascii_host):
+        refuse("has a host that is a number in an unusual spelling: write the host's name")
+    return ascii_host
+
+
+def _endpoint(value: str, allow_http: bool) -> str:
+    """`value` as scheme://host[:port], or a refusal that says which part is not accepted."""
+    if re.search(r"[\s\\\x00-\x20\x7f]", value):
+        refuse("must be an address such as https://ams3.digitaloceanspaces.com, without spaces or backslashes")
+    try:
+        parts = urlsplit(value)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        refuse("is not an address: write it like https://ams3.digitaloceanspaces.com")
+    schemes = ("https", "http") if allow_http else ("https",)
+    if parts.scheme not in schemes or not host:
+        refuse("must begin with https:// and name a host, as in https://ams3.digitaloceanspaces.com")
+    if "@" in parts.netloc:
+        refuse("must not contain a user name or password")
+    if parts.path not in ("", "/") or "?" in value or "#" in value:
+        refuse("must be the host only, without a path, query or fragment; the bucket has its own parameter")
+    default = {"https": 443, "http": 80}[parts.scheme]
+    if port is not None and port != default and not 1024 <= port <= 65535:
+        refuse("has a port that is not accepted: use 443 or one from 1024 to 65535")
+    name = _host(host)
+    shown = f"[{name}]" if ":" in name else name
+    return f"{parts.scheme}://{shown}" + (f":{port}" if port not in (None, default) else "")
+
+
+class S3CompatibleSpec(Spec):
+    """A bucket at a service that speaks the S3 dialect, at the customer's own endpoint."""
+
+    provider: ClassVar[str] = "The S3-compatible service"
+    roles: ClassVar[dict[Role, str]] = {
+        Role.KEY: "s3_access_key_id",
+        Role.SECRET: "s3_secret_access_key",
+        Role.BUCKET: "s3_bucket_name",
+        Role.PREFIX: "s3_path_prefix",
+        Role.ENDPOINT: "s3_endpoint",
+        Role.REGION: "s3_region",
+    }
+
+    type: Literal["s3compatible"]
+    s3_access_key_id: Annotated[
+        Credential,
+        # A slash, comma or equals sign would break the credential scope of a signature.
+        AfterValidator(matching(r"[^ /,=]{1,256}", "must be an access key id: up to 256 characters, no / , or =")),
+    ]
+    s3_secret_access_key: Credential
+    s3_bucket_name: Annotated[Name, AfterValidator(_bucket)]
+    s3_endpoint: Name
+    s3_path_prefix: PathPrefix | None = None
+    s3_region: Annotated[Name, AfterValidator(_region)] | None = None
+
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _one_spelling(cls, value: str, info: ValidationInfo) -> str:
+        return _endpoint(value, allow_http=bool(info.context and info.context.get("allow_http")))
+
+    def s3_access(self) -> S3Access:
+        """A bucket that was pasted into the endpoint is taken out of it; the region and the addressing come from
+        the host where its service documents them, else path style and us-east-1."""
+        scheme, _, address = self.s3_endpoint.partition("://")
+        address = address.removeprefix(f"{self.s3_bucket_name}.")
+        host = address.partition(":")[0]
+        return S3Access(
+            access_key=self.s3_access_key_id,
+            secret_key=self.s3_secret_access_key,
+            endpoint=f"{scheme}://{address}",
+            region=self.s3_region or _region_of(host),
+            addressing="virtual" if host.endswith(_VIRTUAL_ONLY) else "path",
+        )
+
+
+def _region_of(host: str) -> str:
+    for pattern in _REGION_IN_HOST:
+        if match := pattern.fullmatch(host):
+            return match["region"]
+    return "auto" if host.endswith(_REGION_AUTO) else "us-east-1"

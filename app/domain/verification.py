@@ -1,0 +1,73 @@
+"""The steps of a verification and the report that accounts for each of them."""
+
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from app.domain.errors import Fault
+
+
+class Step(StrEnum):
+    """What a verification does, in this order."""
+
+    LOCATE = "locate"
+    RESOLVE = "resolve"
+    CONNECT = "connect"
+    UPLOAD = "upload"
+    DELETE = "delete"
+
+
+class Outcome(StrEnum):
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class StepReport(BaseModel):
+    """One step: `ms` is its duration; a failed one has a code, a skipped one a reason."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: Step
+    outcome: Outcome
+    ms: int | None = None
+    code: Fault | None = None
+    provider_code: str | None = None
+    status: int | None = None
+    request_id: str | None = None
+    reason: str | None = None
+
+    @classmethod
+    def passed(cls, step: Step, ms: int, note: str | None = None) -> Self:
+        """A step that did what it should; `note` says how, where that is worth knowing."""
+        return cls(step=step, outcome=Outcome.PASSED, ms=ms, reason=note)
+
+    @classmethod
+    def skipped(cls, step: Step, reason: str) -> Self:
+        return cls(step=step, outcome=Outcome.SKIPPED, reason=reason)
+
+
+class Report(BaseModel):
+    """The verdict of one verification. `object` is the test file's key, so that it can be found and removed;
+    `left_behind` says that it may still be there; `region` is where the bucket was found to be."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ok: bool
+    code: Fault | None = None
+    message: str
+    parameter: str | None = None
+    provider: str
+    host: str
+    object: str
+    left_behind: bool = False
+    region: str | None = None
+    warnings: tuple[str, ...] = ()
+    duration_ms: int
+    job: str
+    steps: tuple[StepReport, ...]
+
+    def as_answer(self) -> dict[str, Any]:
+        """The report as a client sees it: absent rather than null where a field does not apply."""
+        return self.model_dump(mode="json", exclude_none=True)

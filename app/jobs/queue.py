@@ -1,0 +1,178 @@
+"""The task that workers run, its sealed message, and the hold: submit a job and wait for its report."""
+
+import asyncio
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Protocol
+
+import redis.exceptions
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+from pydantic import BaseModel, ConfigDict, SecretStr
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from app.domain.errors import Unavailable, VerificationTimedOut
+from app.domain.specs.base import Spec
+from app.domain.verification import Report
+from app.jobs.replies import Replies
+from app.settings import HOLD_MARGIN_SECONDS, Settings
+
+log = structlog.get_logger()
+
+TASK = "dropoff.verify"
+QUEUE = "dropoff"
+
+# A Redis that is frozen or cut off must fail a publication before a client's patience ends.
+PUBLISH_SOCKET_SECONDS = 2.0
+PUBLISH_CONNECT_SECONDS = 1.0
+PUBLISH_SECONDS = 4.0
+PUBLISH_THREADS = 4
+
+_NO_BROKER = "The job queue does not answer: nothing was created, try again shortly."
+_NO_WORKER = "No worker was free to verify the destination: nothing was created, try again shortly."
+_TOO_SLOW = "The verification was started and did not end in time: nothing was created."
+
+
+class Job(BaseModel):
+    """What a worker is told, always sealed as a whole. `spec` has the credentials; `start_by` is a time (seconds
+    since the epoch) after which the job must not be started, since nobody waits for it any more."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    spec: dict[str, SecretStr]
+    key: str
+    reply_to: str
+    start_by: float
+
+    def content(self) -> dict[str, Any]:
+        """The job with its credentials in the clear, to be sealed at once."""
+        return {**self.model_dump(), "spec": {name: value.get_secret_value() for name, value in self.spec.items()}}
+
+    def parameters(self) -> dict[str, str]:
+        return {name: value.get_secret_value() for name, value in self.spec.items()}
+
+
+class Seals(Protocol):
+    """What the queue needs of a sealer."""
+
+    def seal(self, content: dict[str, Any]) -> str: ...
+
+
+def started_key(job: str) -> str:
+    """The Redis key that is there once a worker has begun `job`."""
+    return f"dropoff:started:{job}"
+
+
+def connect(settings: Settings, *, seconds: float = PUBLISH_SOCKET_SECONDS) -> Redis:
+    """A Redis client whose calls fail within `seconds` and are not retried behind the caller's back."""
+    return Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        socket_timeout=seconds,
+        socket_connect_timeout=PUBLISH_CONNECT_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=True,
+    )
+
+
+def celery_app(settings: Settings) -> Celery:
+    """The Celery application as both sides configure it. Connects to nothing yet."""
+    app = Celery("dropoff", broker=settings.redis_url.get_secret_value(), set_as_current=False)
+    app.conf.update(
+        accept_content=["json"],
+        # A worker waits for Redis however long that takes.
+        broker_connection_max_retries=None,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={
+            "socket_timeout": PUBLISH_SOCKET_SECONDS,
+            "socket_connect_timeout": PUBLISH_CONNECT_SECONDS,
+            # A message that a dead worker held comes back after this; by then its job may no longer be started.
+            "visibility_timeout": settings.hold_seconds * 2,
+        },
+        task_acks_late=True,
+        task_default_queue=QUEUE,
+        task_ignore_result=True,
+        task_publish_retry=False,
+        task_reject_on_worker_lost=True,
+        task_serializer="json",
+        worker_hijack_root_logger=False,
+        worker_prefetch_multiplier=1,
+        worker_redirect_stdouts=False,
+    )
+    return app
+
+
+class Queue:
+    """Hands verifications to the workers and holds each caller until its report is there."""
+
+    def __init__(self, celery: Celery, redis: Redis, replies: Replies, sealer: Seals, settings: Settings) -> None:
+        self._celery = celery
+        self._redis = redis
+        self._replies = replies
+        self._sealer = sealer
+        self._settings = settings
+        self._threads = ThreadPoolExecutor(PUBLISH_THREADS, "publish")
+
+    async def verify(self, spec: Spec, key: str) -> Report:
+        """The report on writing and deleting `key` as `spec` says.
+
+        Raises Unavailable where the queue does not answer or no worker took the job in time, and
+        VerificationTimedOut where one did and was not done when the hold ended.
+        """
+        now = time.time()
+        job = Job(
+            id=str(uuid.uuid4()),
+            spec={name: SecretStr(value) for name, value in spec.whole().items()},
+            key=key,
+            reply_to=self._replies.name,
+            start_by=now + self._settings.start_seconds,
+        )
+        with self._replies.expected(job.id) as report:
+            await self._publish(job)
+            log.info("job submitted", job=job.id, type=spec.type)
+            return await self._held(job, report)
+
+    async def _publish(self, job: Job) -> None:
+        """Celery's call blocks, so it is made in a thread, and waited for only so long."""
+        send = partial(
+            self._celery.send_task,
+            TASK,
+            args=(self._sealer.seal(job.content()),),
+            task_id=job.id,
+            queue=QUEUE,
+            argsrepr="(sealed)",
+            kwargsrepr="{}",
+        )
+        try:
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                await asyncio.get_running_loop().run_in_executor(self._threads, send)
+        except (OperationalError, redis.exceptions.RedisError, OSError) as error:
+            log.warning("job not published", job=job.id, error=type(error).__name__)
+            raise Unavailable(_NO_BROKER) from error
+
+    async def _held(self, job: Job, report: asyncio.Future[Report]) -> Report:
+        done, _ = await asyncio.wait((report,), timeout=job.start_by + HOLD_MARGIN_SECONDS - time.time())
+        if not done:
+            if not await self._started(job):
+                raise Unavailable(_NO_WORKER)
+            done, _ = await asyncio.wait((report,), timeout=self._settings.verify_seconds)
+        if not done:
+            log.warning("job not finished in time", job=job.id)
+            raise VerificationTimedOut(_TOO_SLOW, job=job.id, object=job.key)
+        return report.result()
+
+    async def _started(self, job: Job) -> bool:
+        try:
+            return bool(await self._redis.exists(started_key(job.id)))
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise Unavailable(_NO_BROKER) from error
+
+    def close(self) -> None:
+        """Let go of the threads; a publication under way ends by its own time limit."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._celery.close()

@@ -1,0 +1,104 @@
+"""Destinations: the rules of creating, reading, listing and deleting them. No HTTP in it."""
+
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import structlog
+
+from app.domain import prefix
+from app.domain.destination import Destination, Page, Query, draft
+from app.domain.errors import DestinationLimitReached, VerificationFailed
+from app.domain.specs.base import Spec
+from app.domain.verification import Report
+
+log = structlog.get_logger()
+
+
+class Keeps(Protocol):
+    """Where destinations are kept."""
+
+    async def used(self, account: int) -> int: ...
+    async def add(self, destination: Destination, sealed: str, limit: int) -> None: ...
+    async def get(self, account: int, destination: str) -> Destination: ...
+    async def page(self, account: int, query: Query) -> Page: ...
+    async def delete(self, account: int, destination: str) -> None: ...
+
+
+class Verifies(Protocol):
+    """Writes and deletes `key` as `spec` says, and reports."""
+
+    async def verify(self, spec: Spec, key: str) -> Report: ...
+
+
+class Seals(Protocol):
+    """Makes credentials unreadable to everybody else."""
+
+    def seal(self, content: dict[str, Any]) -> str: ...
+
+
+class Destinations:
+    """The destinations of all accounts; a caller sees those of its own only."""
+
+    def __init__(self, kept: Keeps, verifier: Verifies, sealer: Seals, *, limit: int, allow_http: bool) -> None:
+        self._kept = kept
+        self._verifier = verifier
+        self._sealer = sealer
+        self._allow_http = allow_http
+        self.limit = limit
+
+    async def create(self, account: int, body: Mapping[str, Any]) -> Destination:
+        """The destination that `body` describes, stored; an enabled one only after its verification succeeded.
+
+        Raises InvalidParameters, VerificationFailed, DestinationLimitReached, Unavailable, VerificationTimedOut;
+        after each of them nothing is stored.
+        """
+        wanted = draft(body, allow_http=self._allow_http)
+        if await self._kept.used(account) >= self.limit:
+            raise DestinationLimitReached(
+                f"This account has its {self.limit} destinations already: delete one, or ask for a higher limit."
+            )
+        report = await self._verified(wanted.spec) if wanted.enabled else None
+        now = datetime.now(UTC)
+        destination = Destination(
+            id=secrets.token_hex(6).upper(),
+            account=account,
+            name=wanted.name,
+            type=wanted.spec.type,
+            enabled=wanted.enabled,
+            parameters=wanted.spec.public(),
+            version=1,
+            created_at=now,
+            updated_at=now,
+            verified_at=now if report else None,
+            verification=report,
+        )
+        await self._kept.add(destination, self._sealer.seal(wanted.spec.secrets()), self.limit)
+        log.info("destination created", destination=destination.id, type=destination.type, enabled=wanted.enabled)
+        return destination
+
+    async def get(self, account: int, destination: str) -> Destination:
+        """Raises DestinationNotFound."""
+        return await self._kept.get(account, destination)
+
+    async def page(self, account: int, query: Query) -> Page:
+        return await self._kept.page(account, query)
+
+    async def delete(self, account: int, destination: str) -> None:
+        """Raises DestinationNotFound."""
+        await self._kept.delete(account, destination)
+        log.info("destination deleted", destination=destination)
+
+    async def _verified(self, spec: Spec) -> Report:
+        """The report of a verification that succeeded. Raises VerificationFailed with the one that did not."""
+        report = await self._verifier.verify(spec, test_key(spec, datetime.now(UTC)))
+        if not report.ok:
+            raise VerificationFailed(report)
+        return report
+
+
+def test_key(spec: Spec, now: datetime) -> str:
+    """A key where real files would go, at a name that is never used twice and that a policy can be written for."""
+    name = f"dropoff-verify-{secrets.token_hex(16)}.txt"
+    return prefix.key(spec.path_prefix, prefix.sample_values(now.date()), name)

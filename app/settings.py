@@ -1,0 +1,75 @@
+"""Every DROPOFF_ variable, read once, frozen, its secrets hidden from repr."""
+
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Network = IPv4Network | IPv6Network
+
+# Between the moment after which no worker may start a job and the end of the hold there is room for one whole
+# verification and for this much more, in seconds: the way to the worker and back, and clocks that differ.
+HOLD_MARGIN_SECONDS = 1.0
+
+
+class Settings(BaseSettings):
+    """What an operator can set; `docs/operating.md` has a line for each. Read from the environment only."""
+
+    model_config = SettingsConfigDict(env_prefix="DROPOFF_", frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    data: Path = Path("data")
+    database_url: str = ""
+    redis_url: SecretStr = SecretStr("")
+    secret_keys: SecretStr = SecretStr("")
+    hold_seconds: float = Field(30, gt=0, le=600)
+    verify_seconds: float = Field(15, gt=0, le=300)
+    destination_limit: int = Field(50, ge=0)
+    egress_allow: Annotated[tuple[Network, ...], NoDecode] = ()
+    allow_http: bool = False
+    s3_endpoint: str = ""
+    gcs_endpoint: str = "https://storage.googleapis.com"
+    gcs_token_endpoint: str = "https://oauth2.googleapis.com/token"
+    azure_endpoint: str = "https://{account}.blob.core.windows.net"
+    oss_endpoint: str = "https://{region}.aliyuncs.com"
+    worker_threads: int = Field(64, ge=1, le=1000)
+    log_level: str = "INFO"
+
+    @field_validator("egress_allow", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
+
+    @field_validator("azure_endpoint")
+    @classmethod
+    def _has_account(cls, value: str) -> str:
+        if "{account}" not in value:
+            raise ValueError("must contain {account}, where the storage account's name goes")
+        return value
+
+    @model_validator(mode="after")
+    def _hold_outlasts_verification(self) -> Self:
+        if self.hold_seconds < self.verify_seconds + 2 * HOLD_MARGIN_SECONDS:
+            raise ValueError(
+                f"DROPOFF_HOLD_SECONDS must be at least {2 * HOLD_MARGIN_SECONDS:g} more than DROPOFF_VERIFY_SECONDS"
+            )
+        return self
+
+    @property
+    def start_seconds(self) -> float:
+        """How long after its submission a job may still be started by a worker."""
+        return self.hold_seconds - self.verify_seconds - HOLD_MARGIN_SECONDS
+
+    @property
+    def database(self) -> str:
+        """The database's SQLAlchemy URL; SQLite in the data folder unless one is set."""
+        return self.database_url or f"sqlite+aiosqlite:///{(self.data / 'dropoff.db').absolute()}"
+
+    @cached_property
+    def sealing_keys(self) -> tuple[str, ...]:
+        """The sealing keys, newest first; empty where none is set."""
+        return tuple(k.strip() for k in self.secret_keys.get_secret_value().split(",") if k.strip())

@@ -1,0 +1,1 @@
+"""What is kept: accounts, keys and destinations, their credentials sealed."""

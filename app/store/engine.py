@@ -1,0 +1,66 @@
+"""The database's engine and its schema."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
+
+
+class SchemaMismatch(Exception):
+    """The database's schema is not the one this release was written for."""
+
+
+@asynccontextmanager
+async def open_engine(url: str) -> AsyncIterator[AsyncEngine]:
+    """An engine for `url`, disposed of at the end. A SQLite file is kept in WAL mode and every commit is on disk
+    when it returns."""
+    is_sqlite = url.startswith("sqlite")
+    engine = create_async_engine(url, pool_pre_ping=not is_sqlite)
+    if is_sqlite:
+        if file := engine.url.database:
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    return config
+
+
+async def migrate(engine: AsyncEngine) -> None:
+    """Bring the schema to this release's; does nothing where it is there already."""
+    async with engine.begin() as connection:
+        await connection.run_sync(lambda sync: command.upgrade(_config(sync), "head"))
+
+
+async def require_schema(engine: AsyncEngine) -> None:
+    """Raise SchemaMismatch, with what to do, unless the schema is this release's."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    async with engine.connect() as connection:
+        found = await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
+    if found != head:
+        raise SchemaMismatch(
+            f"the database has schema {found or 'none'} and this release needs {head}: run `dropoff migrate`"
+        )

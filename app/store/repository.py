@@ -1,0 +1,161 @@
+"""Accounts and destinations in the database; every query names the account, so none sees another's."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, exc, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from app.domain.destination import PAGE_SIZE, Destination, Page, Query, SortBy
+from app.domain.errors import DestinationLimitReached, DestinationNotFound, Unavailable
+from app.domain.verification import Report
+from app.store.tables import AccountRow, DestinationRow, KeyRow
+
+_SORTED = {
+    SortBy.CREATED: DestinationRow.created_at,
+    SortBy.NAME: DestinationRow.folded,
+    SortBy.TYPE: DestinationRow.type,
+}
+
+
+def key_hash(key: str) -> str:
+    """The SHA-256 of an API key. Keys are 256 random bits, so nothing slower is needed to keep them."""
+    return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
+
+
+class Repository:
+    """The only way to the tables. Every method raises Unavailable while the database does not answer."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._sessions = async_sessionmaker(engine, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncSession]:
+        try:
+            async with self._sessions.begin() as session:
+                yield session
+        except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, OSError) as error:
+            raise Unavailable("The database does not answer: nothing was changed, try again shortly.") from error
+
+    async def account_of(self, key: str) -> int | None:
+        """The account that `key` opens."""
+        async with self._transaction() as session:
+            return await session.scalar(select(KeyRow.account_id).where(KeyRow.hash == key_hash(key)))
+
+    async def ensure_key(self, account: str, key: str) -> None:
+        """Let `key` open the account named `account`, which is made where there is none yet."""
+        now = datetime.now(UTC)
+        async with self._transaction() as session:
+            row = await session.scalar(select(AccountRow).where(AccountRow.name == account))
+            if row is None:
+                row = AccountRow(name=account, used=0, created_at=now)
+                session.add(row)
+                await session.flush()
+            if await session.get(KeyRow, key_hash(key)) is None:
+                session.add(KeyRow(hash=key_hash(key), account_id=row.id, created_at=now))
+
+    async def remove_key(self, key: str) -> None:
+        """Let `key` open nothing any more."""
+        async with self._transaction() as session:
+            await session.execute(delete(KeyRow).where(KeyRow.hash == key_hash(key)))
+
+    async def used(self, account: int) -> int:
+        """How many destinations the account has."""
+        async with self._transaction() as session:
+            return await session.scalar(select(AccountRow.used).where(AccountRow.id == account)) or 0
+
+    async def add(self, destination: Destination, sealed: str, limit: int) -> None:
+        """Store a new destination. Raises DestinationLimitReached where the account has `limit` already."""
+        take = (
+            update(AccountRow)
+            .where(AccountRow.id == destination.account, AccountRow.used < limit)
+            .values(used=AccountRow.used + 1)
+        )
+        async with self._transaction() as session:
+            if _rows(await session.execute(take)) == 0:
+                raise DestinationLimitReached(
+                    f"This account has its {limit} destinations already: delete one, or ask for a higher limit."
+                )
+            await session.execute(insert(DestinationRow).values(**_columns(destination), sealed=sealed))
+
+    async def get(self, account: int, destination: str) -> Destination:
+        """Raises DestinationNotFound where this account has no such destination, whoever else may have it."""
+        async with self._transaction() as session:
+            row = await session.scalar(select(DestinationRow).where(*_is(account, destination)))
+        if row is None:
+            raise DestinationNotFound("There is no destination with this id in this account.")
+        return _destination(row)
+
+    async def page(self, account: int, query: Query) -> Page:
+        """The page of the account's destinations that `query` asks for; empty past the end."""
+        matching = [DestinationRow.account_id == account]
+        if query.search_term:
+            matching.append(DestinationRow.folded.contains(query.search_term.casefold(), autoescape=True))
+        column = _SORTED[query.sort_by]
+        rows = (
+            select(DestinationRow)
+            .where(*matching)
+            .order_by(*(c.desc() if query.descending else c.asc() for c in (column, DestinationRow.id)))
+            .limit(PAGE_SIZE)
+            .offset((query.page - 1) * PAGE_SIZE)
+        )
+        async with self._transaction() as session:
+            used = await session.scalar(select(AccountRow.used).where(AccountRow.id == account)) or 0
+            found = (await session.scalars(rows)).all()
+            count = used
+            if query.search_term:
+                count = await session.scalar(select(func.count()).select_from(DestinationRow).where(*matching)) or 0
+        return Page(tuple(_destination(row) for row in found), matching=count, used=used)
+
+    async def delete(self, account: int, destination: str) -> None:
+        """Raises DestinationNotFound where this account has no such destination."""
+        give_back = update(AccountRow).where(AccountRow.id == account).values(used=AccountRow.used - 1)
+        async with self._transaction() as session:
+            if _rows(await session.execute(delete(DestinationRow).where(*_is(account, destination)))) == 0:
+                raise DestinationNotFound("There is no destination with this id in this account.")
+            await session.execute(give_back)
+
+
+def _is(account: int, destination: str) -> tuple[ColumnElement[bool], ...]:
+    return DestinationRow.account_id == account, DestinationRow.id == destination
+
+
+def _rows(result: Any) -> int:
+    return int(result.rowcount)
+
+
+def _columns(destination: Destination) -> dict[str, Any]:
+    report = destination.verification
+    return {
+        "id": destination.id,
+        "account_id": destination.account,
+        "name": destination.name,
+        "folded": destination.name.casefold(),
+        "type": destination.type,
+        "enabled": destination.enabled,
+        "parameters": dict(destination.parameters),
+        "version": destination.version,
+        "created_at": destination.created_at,
+        "updated_at": destination.updated_at,
+        "verified_at": destination.verified_at,
+        "verification": report.as_answer() if report else None,
+    }
+
+
+def _destination(row: DestinationRow) -> Destination:
+    return Destination(
+        id=row.id,
+        account=row.account_id,
+        name=row.name,
+        type=row.type,
+        enabled=row.enabled,
+        parameters=row.parameters,
+        version=row.version,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        verified_at=row.verified_at,
+        verification=Report.model_validate(row.verification) if row.verification else None,
+    )

@@ -1,0 +1,45 @@
+"""Sealing: what may not be read at rest or on its way is encrypted, and refused if it was not sealed by us."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+
+class NotSealedByUs(Exception):
+    """The text was not sealed with any of our keys, or was changed since."""
+
+
+class Sealer:
+    """Seals with the first of `keys` (Fernet keys: 32 bytes, URL-safe base64), opens with any of them."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        if not keys:
+            raise ValueError("DROPOFF_SECRET_KEYS is not set: generate a key with `dropoff secrets generate`")
+        try:
+            self._fernet = MultiFernet([Fernet(key) for key in keys])
+        except ValueError:
+            raise ValueError(
+                "DROPOFF_SECRET_KEYS has a key that is not 32 bytes in URL-safe base64: generate one with "
+                "`dropoff secrets generate`"
+            ) from None
+
+    def seal(self, content: dict[str, Any]) -> str:
+        """`content`, which must be JSON, as text that only these keys open."""
+        return self._fernet.encrypt(json.dumps(content).encode()).decode()
+
+    def open(self, sealed: str) -> dict[str, Any]:
+        """What was sealed. Raises NotSealedByUs for anything else."""
+        try:
+            content = json.loads(self._fernet.decrypt(sealed.encode()))
+        except (InvalidToken, UnicodeEncodeError):
+            raise NotSealedByUs from None
+        if not isinstance(content, dict):
+            raise NotSealedByUs
+        return content
+
+
+def new_key() -> str:
+    """A fresh sealing key."""
+    return Fernet.generate_key().decode()

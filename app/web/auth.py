@@ -1,0 +1,42 @@
+"""Who calls: the account that the request's key opens."""
+
+from typing import Protocol
+
+from aiohttp import web
+
+from app.domain.errors import InvalidRequest, Unauthorized
+
+_MESSAGE = (
+    "No account has this API key: send a valid one as Authorization: Bearer KEY, or as api_key on the query string."
+)
+
+
+class KnowsKeys(Protocol):
+    """Where keys are looked up."""
+
+    async def account_of(self, key: str) -> int | None: ...
+
+
+def key_of(request: web.Request) -> str:
+    """The key in the Authorization header or on the query string; empty where there is none."""
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and credentials.strip():
+        return credentials.strip()
+    return str(request.query.get("api_key", ""))
+
+
+async def account_of(request: web.Request, keys: KnowsKeys) -> int:
+    """The caller's account. Raises Unauthorized for no key and for a wrong one, in the same words."""
+    key = key_of(request)
+    account = await keys.account_of(key) if key else None
+    if account is None:
+        raise Unauthorized(_MESSAGE)
+    return account
+
+
+def query_of(request: web.Request) -> dict[str, str]:
+    """The query string's parameters without the key. Raises InvalidRequest where one is repeated."""
+    parameters = {name: value for name, value in request.query.items() if name != "api_key"}
+    if len(request.query.getall("api_key", [])) > 1 or len(parameters) < sum(n != "api_key" for n in request.query):
+        raise InvalidRequest("A parameter stands twice on the query string: send each once.")
+    return parameters

@@ -1,0 +1,100 @@
+"""The handlers of /destinations: parse, call, answer."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+from app.domain.destination import PAGE_SIZE, Destination, query
+from app.domain.errors import InvalidParameters, ParameterFault
+from app.domain.specs import printable
+from app.service import Destinations
+from app.web.auth import KnowsKeys, account_of, query_of
+from app.web.body import parameters_of
+from app.web.errors import answer
+
+_SUCCESS = {"success": True}
+
+
+class DestinationHandlers:
+    """The calls on destinations, for the account that the request's key opens."""
+
+    def __init__(self, destinations: Destinations, keys: KnowsKeys) -> None:
+        self._destinations = destinations
+        self._keys = keys
+
+    def routes(self) -> list[web.AbstractRouteDef]:
+        return [
+            web.post("/destinations", self.create),
+            web.post("/destination", self.create),
+            web.get("/destinations", self.list),
+            web.get("/destinations/{id}", self.get),
+            web.delete("/destinations/{id}", self.delete),
+        ]
+
+    async def create(self, request: web.Request) -> web.Response:
+        account = await account_of(request, self._keys)
+        _no_query(request)
+        destination = await self._destinations.create(account, await parameters_of(request))
+        return answer({"request_info": _SUCCESS, "destination": shown(destination)})
+
+    async def list(self, request: web.Request) -> web.Response:
+        account = await account_of(request, self._keys)
+        asked = query(query_of(request))
+        page = await self._destinations.page(account, asked)
+        limit = self._destinations.limit
+        return answer(
+            {
+                "request_info": _SUCCESS,
+                "usage": {"used": page.used, "limit": limit, "available": max(0, limit - page.used)},
+                "total_count": page.matching,
+                "total_pages": -(-page.matching // PAGE_SIZE),
+                "current_page": asked.page,
+                "count_this_page": len(page.destinations),
+                "destinations": [shown(destination) for destination in page.destinations],
+            }
+        )
+
+    async def get(self, request: web.Request) -> web.Response:
+        account = await account_of(request, self._keys)
+        _no_query(request)
+        destination = await self._destinations.get(account, request.match_info["id"])
+        return answer({"request_info": _SUCCESS, "destination": shown(destination)})
+
+    async def delete(self, request: web.Request) -> web.Response:
+        account = await account_of(request, self._keys)
+        _no_query(request)
+        await self._destinations.delete(account, request.match_info["id"])
+        return answer({"request_info": {**_SUCCESS, "message": "1 Destination deleted"}})
+
+
+def _no_query(request: web.Request) -> None:
+    """Parameters belong in the body: one on the query string would pass unseen."""
+    faults = [
+        ParameterFault(printable(name), "unknown_parameter", f"{printable(name)} does not belong on the query string.")
+        for name in query_of(request)
+    ]
+    if faults:
+        raise InvalidParameters(faults)
+
+
+def shown(destination: Destination) -> Mapping[str, Any]:
+    """A destination as a client sees it. Its credentials are not in it, since they are not in `destination`."""
+    return {
+        "id": destination.id,
+        "name": destination.name,
+        "type": destination.type,
+        "enabled": destination.enabled,
+        "used_by": 0,
+        **destination.parameters,
+        "created_at": _time(destination.created_at),
+        "updated_at": _time(destination.updated_at),
+        "verified_at": _time(destination.verified_at) if destination.verified_at else None,
+        "verification": destination.verification.as_answer() if destination.verification else None,
+    }
+
+
+def _time(moment: datetime) -> str:
+    """RFC 3339 in UTC, as in 2026-01-31T12:00:00.123456Z."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,89 @@
+"""The error envelope: every refusal, ours or aiohttp's, in the one form that the contract gives."""
+
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from app.domain.errors import (
+    DestinationNotFound,
+    DropoffError,
+    Unauthorized,
+    Unavailable,
+    VerificationTimedOut,
+)
+
+log = structlog.get_logger()
+
+_STATUS: tuple[tuple[type[DropoffError], int], ...] = (
+    (Unauthorized, 401),
+    (DestinationNotFound, 404),
+    (Unavailable, 503),
+    (VerificationTimedOut, 504),
+    (DropoffError, 400),
+)
+
+# What aiohttp itself refuses, in words for a client.
+_HTTP_FAULTS = {
+    400: ("invalid_request", "The request is not valid HTTP, or its body cannot be read."),
+    404: ("not_found", "There is no such path: destinations are at /destinations and /destinations/ID."),
+    405: ("method_not_allowed", "This path does not take this method; the Allow header names those it takes."),
+    413: ("body_too_large", "The body is larger than 64 KiB: no destination needs that much."),
+    415: (
+        "unsupported_media_type",
+        "Send the body as application/json or application/x-www-form-urlencoded, in UTF-8, and say so in Content-Type.",
+    ),
+}
+
+
+def answer(content: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """`content` as JSON."""
+    return web.json_response(content, status=status, headers=headers, dumps=_dumps)
+
+
+def _dumps(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def refusal(
+    status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None, **details: Any
+) -> web.Response:
+    """The envelope of an answer that is not a success; `details` join the error object."""
+    error = {"code": code, **{name: value for name, value in details.items() if value is not None}}
+    envelope = {"request_info": {"success": False, "message": message}, "error": error}
+    return answer(envelope, status=status, headers=headers)
+
+
+@web.middleware
+async def envelope(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Answer every error in the envelope, and give every answer a request id that the logs have too."""
+    request_id = str(uuid.uuid4())
+    with structlog.contextvars.bound_contextvars(request=request_id):
+        response = await _enveloped(request, handler)
+        response.headers["X-Request-Id"] = request_id
+        return response
+
+
+async def _enveloped(request: web.Request, handler: Any) -> web.StreamResponse:
+    try:
+        response: web.StreamResponse = await handler(request)
+        return response
+    except DropoffError as error:
+        status = next(status for kind, status in _STATUS if isinstance(error, kind))
+        headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Unavailable) else {}
+        if status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return refusal(status, error.code, error.message, headers=headers, parameter=error.parameter, **error.details)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        code, message = _HTTP_FAULTS.get(error.status, ("http_error", error.reason))
+        kept = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+        return refusal(error.status, code, message, headers=kept)
+    except Exception:
+        log.exception("request broke")
+        message = "Something broke on our side: nothing was created. Tell us the X-Request-Id of this answer."
+        return refusal(500, "internal_error", message)

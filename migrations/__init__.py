@@ -1,0 +1,1 @@
+"""The schema's history; `dropoff migrate` brings a database to its head."""

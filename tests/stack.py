@@ -1,0 +1,275 @@
+"""The product as a user runs it, started for tests: `dropoff up`, or its processes one by one."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from app.store.sealing import new_key
+from app.up import redis_binary
+
+REDIS_PASSWORD = "a-password-for-tests"
+START_SECONDS = 60
+STOP_SECONDS = 30
+# Whatever the machine's own environment has must not reach the product under test.
+FOREIGN = ("AWS_", "AZURE_", "GOOGLE_", "DROPOFF_", "STORAGE_EMULATOR", "HTTP_PROXY", "HTTPS_PROXY")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP answer; `seconds` is how long it took from the call to its last byte."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+    seconds: float
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return json.loads(self.text)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        return self.json["error"]
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The verification report, of a refusal or of a success."""
+        return self.error["verification"] if "error" in self.json else self.json["destination"]["verification"]
+
+    def step(self, name: str) -> dict[str, Any]:
+        """The one entry of the report for the step `name`."""
+        (step,) = [step for step in self.report["steps"] if step["step"] == name]
+        return step
+
+
+class Api:
+    """A client of one running API, with one key."""
+
+    def __init__(self, url: str, key: str = "demo", timeout: float = 60) -> None:
+        self.url = url
+        self.key = key
+        self._timeout = timeout
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        **query: str,
+    ) -> Answer:
+        """One request; an HTTP error is an answer like any other."""
+        url = self.url + path + (f"?{urllib.parse.urlencode(query)}" if query else "")
+        sent = {"Authorization": f"Bearer {self.key}", **(headers or {})}
+        request = urllib.request.Request(url, data=body, method=method, headers=sent)
+        began = time.monotonic()
+        try:
+            with urllib.request.urlopen(request, timeout=timeout or self._timeout) as response:
+                text = response.read().decode()
+                return Answer(response.status, response.headers, text, time.monotonic() - began)
+        except urllib.error.HTTPError as error:
+            return Answer(error.code, error.headers, error.read().decode(), time.monotonic() - began)
+
+    def create(self, body: Mapping[str, Any], timeout: float | None = None) -> Answer:
+        """POST `body` as JSON."""
+        content = {"name": "results", "enabled": True, **body}
+        return self.call(
+            "POST", "/destinations", json.dumps(content).encode(), {"Content-Type": "application/json"}, timeout
+        )
+
+    def list(self, **query: str) -> Answer:
+        return self.call("GET", "/destinations", **query)
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(check: Callable[[], Any], what: str, seconds: float = START_SECONDS) -> Any:
+    """The first true value of `check`; fails loudly when there was none in time."""
+    ends = time.monotonic() + seconds
+    while True:
+        if value := check():
+            return value
+        if time.monotonic() > ends:
+            raise AssertionError(f"{what}: not within {seconds} seconds")
+        time.sleep(0.05)
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """This process's environment without anything that could steer the product, and with `variables`."""
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(FOREIGN)}
+    return {**kept, **variables}
+
+
+@dataclass
+class Process:
+    """One process of the product, its output in a file."""
+
+    command: tuple[str, ...]
+    log_path: Path
+    environment: Mapping[str, str] = field(repr=False)
+    popen: "subprocess.Popen[bytes] | None" = None
+
+    def start(self) -> None:
+        with self.log_path.open("ab") as log:
+            self.popen = subprocess.Popen(
+                self.command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                env=dict(self.environment), start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def signal(self, number: int) -> None:
+        assert self.popen
+        self.popen.send_signal(number)
+
+    def stop(self) -> int:
+        """End it as an operator would; kill it only if it does not go, and then say so."""
+        if self.popen is None:
+            return 0
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGCONT)
+            self.popen.terminate()
+        try:
+            return self.popen.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+            raise AssertionError(f"{self.command} did not end within {STOP_SECONDS} seconds of SIGTERM") from None
+
+
+@contextlib.contextmanager
+def up(folder: Path, **settings: str) -> Iterator[Api]:
+    """`dropoff up` in `folder` with `settings` (DROPOFF_ variables without the prefix, in lower case)."""
+    with up_process(folder, **settings) as (api, _):
+        yield api
+
+
+@contextlib.contextmanager
+def up_process(folder: Path, **settings: str) -> Iterator[tuple[Api, Process]]:
+    """The same, with the process itself."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    variables = {f"DROPOFF_{name.upper()}": value for name, value in settings.items() if name.isupper() is False}
+    extra = {name: value for name, value in settings.items() if name.isupper()}
+    process = Process(
+        (sys.executable, "-m", "app.cli", "up", "--port", str(port), "--data", str(folder / "data")),
+        folder / "up.log",
+        clean_environment(**variables, **extra),
+    )
+    process.start()
+    try:
+        wait_ready(process)
+        yield Api(f"http://127.0.0.1:{port}"), process
+    finally:
+        process.stop()
+
+
+def wait_ready(process: Process) -> None:
+    """Return when `dropoff up` has printed its address since it was last started; fail with its log if it ends."""
+    assert process.popen
+
+    def ready() -> bool:
+        assert process.popen
+        assert process.popen.poll() is None, f"dropoff up ended:\n{process.log}"
+        return "Dropoff is ready at" in process.log
+
+    until(ready, "dropoff up is ready")
+
+
+class Deployment:
+    """Redis, one API process and one worker, each a process of its own that can be stopped, frozen and started."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._redis_port, self._api_port = free_port(), free_port()
+        self.redis_url = f"redis://:{REDIS_PASSWORD}@127.0.0.1:{self._redis_port}/0"
+        self.environment = clean_environment(
+            DROPOFF_DATA=str(folder),
+            DROPOFF_REDIS_URL=self.redis_url,
+            DROPOFF_SECRET_KEYS=new_key(),
+            **{f"DROPOFF_{name.upper()}": value for name, value in settings.items()},
+        )
+        arguments = ("--port", str(self._redis_port), "--bind", "127.0.0.1", "--requirepass", REDIS_PASSWORD)
+        kept = ("--dir", str(folder), "--appendonly", "yes", "--save", "60 1")
+        self.redis = self._process("redis", redis_binary(), *arguments, *kept)
+        self.api = self._process(
+            "api", sys.executable, "-m", "app.cli", "api", "--host", "127.0.0.1", "--port", str(self._api_port)
+        )
+        self.worker = self._process("worker", sys.executable, "-m", "app.cli", "worker")
+        self.url = f"http://127.0.0.1:{self._api_port}"
+
+    def _process(self, name: str, *command: str) -> Process:
+        return Process(command, self.folder / f"{name}.log", self.environment)
+
+    def dropoff(self, *arguments: str) -> str:
+        """What one run of the command `dropoff` prints."""
+        command = (sys.executable, "-m", "app.cli", *arguments)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def client(self, account: str = "tester") -> Api:
+        """A client with a new key of `account`."""
+        return Api(self.url, self.dropoff("keys", "create", account).strip())
+
+    def start_redis(self) -> None:
+        self.redis.start()
+        until(lambda: accepts(self._redis_port), "Redis accepts connections")
+
+    def start_api(self) -> None:
+        self.api.start()
+        until(lambda: accepts(self._api_port), f"the API listens\n{self.api.log}")
+
+    def start_worker(self) -> None:
+        """Return when the worker has said once more that it is ready."""
+        before = self.worker.log.count("worker ready") if self.worker.log_path.exists() else 0
+        self.worker.start()
+        until(lambda: self.worker.log.count("worker ready") > before, f"the worker is ready\n{self.worker.log}")
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
+
+    def __enter__(self) -> "Deployment":
+        try:
+            self.dropoff("migrate")
+            self.start_redis()
+            self.start_api()
+            self.start_worker()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        for process in (self.api, self.worker, self.redis):
+            process.stop()
+
+
+def accepts(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False

@@ -1,0 +1,59 @@
+"""What is written about a process: redacted, and bounded by settings that make sense."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from app.settings import Settings
+
+LINES = """
+import logging, structlog
+from app import logs
+logs.configure("test")
+log = structlog.get_logger("t")
+log.info("called", url="/destinations?api_key=SENTINEL-1&page=2", s3_secret_access_key="SENTINEL-2")
+log.info("header Authorization: Bearer SENTINEL-3", azure_account_key="SENTINEL-4")
+logging.getLogger("lib").warning("connecting to redis://:SENTINEL-5@host:1/0 and postgresql://u:SENTINEL-6@h/d")
+try:
+    raise ValueError("bad url https://x/?api_key=SENTINEL-7")
+except ValueError:
+    log.exception("broke", key="-----BEGIN PRIVATE KEY-----\\nSENTINEL-8\\n-----END PRIVATE KEY-----")
+"""
+
+
+def test_keys_are_redacted_wherever_they_stand_in_a_line() -> None:
+    done = subprocess.run([sys.executable, "-c", LINES], capture_output=True, text=True, check=True)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert len(lines) == 4
+    assert "SENTINEL" not in done.stderr
+    assert lines[0]["url"] == "/destinations?api_key=[redacted]&page=2"
+    assert "redis://:[redacted]@host:1/0" in lines[2]["event"]
+    assert "ValueError" in lines[3]["exception"]
+
+
+def test_settings_hide_secrets_and_hold_longer_than_they_verify(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DROPOFF_SECRET_KEYS", "SENTINEL-a, SENTINEL-b")
+    monkeypatch.setenv("DROPOFF_REDIS_URL", "redis://:SENTINEL-c@h/0")
+    monkeypatch.setenv("DROPOFF_EGRESS_ALLOW", "127.0.0.0/8, ::1/128")
+    settings = Settings()
+    assert "SENTINEL" not in repr(settings) + str(settings)
+    assert settings.sealing_keys == ("SENTINEL-a", "SENTINEL-b")
+    assert [str(network) for network in settings.egress_allow] == ["127.0.0.0/8", "::1/128"]
+    monkeypatch.setenv("DROPOFF_HOLD_SECONDS", "16")
+    with pytest.raises(ValidationError, match="DROPOFF_HOLD_SECONDS"):
+        Settings()
+
+
+def test_settings_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        ("EGRESS_ALLOW", "not-a-network"),
+        ("AZURE_ENDPOINT", "https://blob.example.com"),
+        ("DESTINATION_LIMIT", "-1"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setenv(f"DROPOFF_{name}", value)
+            with pytest.raises(ValidationError):
+                Settings()

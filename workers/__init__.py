@@ -1,0 +1,1 @@
+"""What Celery runs: the upload and the delete that prove a destination."""

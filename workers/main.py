@@ -1,0 +1,89 @@
+"""The worker's composition root: settings, the Celery app, the loop, and what lives on it."""
+
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import structlog
+from celery.signals import setup_logging, worker_ready, worker_shutdown
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+
+from app import logs
+from app.domain.specs.base import Spec
+from app.domain.specs.gcs import GcsSpec
+from app.jobs.queue import TASK, celery_app, connect
+from app.settings import Settings
+from app.store.sealing import Sealer
+from workers.egress import Guard, blocking_session, guarded_session
+from workers.loop import Loop
+from workers.providers.azure import AzureProvider
+from workers.providers.base import Provider
+from workers.providers.gcs import GcsProvider
+from workers.providers.oss import OssProvider
+from workers.providers.s3 import S3Provider
+from workers.tasks import Verifications
+
+log = structlog.get_logger()
+
+
+async def open_providers(stack: AsyncExitStack, settings: Settings) -> Callable[[Spec], Provider]:
+    """Which provider serves a spec; what they hold open is closed with `stack`."""
+    guard = Guard(settings.egress_allow)
+    session = await stack.enter_async_context(guarded_session(guard))
+    s3 = S3Provider(session, settings)
+    await s3.warm_up()
+    gcs, azure = GcsProvider(session, settings), AzureProvider(session, settings)
+    oss = OssProvider(blocking_session(guard, settings.worker_threads), settings)
+    stack.callback(oss.close)
+    by_type: dict[str, Provider] = {"s3": s3, "s3compatible": s3, "gcs": s3, "azure": azure, "oss": oss}
+
+    def provider_for(spec: Spec) -> Provider:
+        by_service_account = isinstance(spec, GcsSpec) and spec.gcs_service_account_key
+        return gcs if by_service_account else by_type[spec.type]
+
+    return provider_for
+
+
+async def _open(stack: AsyncExitStack, sealer: Sealer, settings: Settings) -> Verifications:
+    redis = connect(settings)
+    redis.connection_pool.connection_kwargs["retry"] = Retry(ExponentialBackoff(cap=1, base=0.1), 5)
+    stack.push_async_callback(redis.aclose)
+    return Verifications(sealer, await open_providers(stack, settings), redis, settings)
+
+
+def main() -> None:
+    """Run one worker process until it is told to stop; jobs under way are finished first."""
+    settings = Settings()
+    setup_logging.connect(lambda **_: logs.configure("worker", settings.log_level), weak=False)
+    try:
+        sealer = Sealer(settings.sealing_keys)
+    except ValueError as error:
+        sys.exit(f"dropoff worker: {error}")
+    if not settings.redis_url.get_secret_value():
+        sys.exit("dropoff worker: DROPOFF_REDIS_URL is not set")
+    app = celery_app(settings)
+    loop = Loop(settings.worker_threads)
+    stack = AsyncExitStack()
+    verifications = loop.run(_open(stack, sealer, settings))
+
+    @app.task(name=TASK)  # type: ignore[untyped-decorator]
+    def verify(sealed: str) -> None:
+        loop.run(verifications.carry_out(sealed))
+
+    worker_ready.connect(lambda **_: log.info("worker ready", threads=settings.worker_threads), weak=False)
+    worker_shutdown.connect(lambda **_: loop.run(stack.aclose()), weak=False)
+    app.worker_main(
+        [
+            "--quiet",
+            "worker",
+            "--pool=threads",
+            f"--concurrency={settings.worker_threads}",
+            "--without-gossip",
+            "--without-mingle",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

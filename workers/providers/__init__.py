@@ -1,0 +1,1 @@
+"""One file a provider: its SDK, its fault table, nothing else."""

@@ -1,0 +1,154 @@
+"""Alibaba Cloud OSS with a RAM user's keys, by oss2, which blocks and so works in threads of its own."""
+
+import asyncio
+import base64
+import contextvars
+import hashlib
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import oss2
+import requests
+from oss2.exceptions import OssError, ServerError
+
+from app.domain.errors import Fault
+from app.domain.specs.base import Spec
+from app.domain.specs.oss import OssSpec
+from app.domain.verification import Step
+from app.settings import Settings
+from workers.egress import CONNECT_SECONDS, AnswerTooLarge, RedirectRefused
+from workers.providers.base import CONTENT_TYPE, FaultTable, Refused, Reply, Uploaded, transport_refusal
+
+T = TypeVar("T")
+
+# https://www.alibabacloud.com/help/en/oss/support/http-status-code-403 and the lists beside it
+FAULTS = FaultTable(
+    codes={
+        "InvalidAccessKeyId": Fault.ACCESS_KEY_UNKNOWN,
+        "SignatureDoesNotMatch": Fault.SECRET_MISMATCH,
+        "SecurityTokenExpired": Fault.CREDENTIALS_EXPIRED,
+        "InvalidSecurityToken": Fault.CREDENTIALS_EXPIRED,
+        "UserDisable": Fault.ACCOUNT_SUSPENDED,
+        "InDebt": Fault.ACCOUNT_SUSPENDED,
+        "InDebtOverdue": Fault.ACCOUNT_SUSPENDED,
+        "BucketDisable": Fault.ACCOUNT_SUSPENDED,
+        "AbnormalBucketOwnerStatus": Fault.ACCOUNT_SUSPENDED,
+        "RequestTimeTooSkewed": Fault.CLOCK_SKEW,
+        "NoSuchBucket": Fault.BUCKET_NOT_FOUND,
+        "AccessDenied": Fault.WRITE_DENIED,
+        "FileImmutable": Fault.DELETE_BLOCKED_BY_RETENTION,
+        "QpsLimitExceeded": Fault.THROTTLED,
+        "DownloadTrafficRateLimitExceeded": Fault.THROTTLED,
+        "InternalError": Fault.PROVIDER_UNAVAILABLE,
+        "SignatureVersionNotSupported": Fault.PROTOCOL_UNSUPPORTED,
+    },
+    vague=frozenset({"AccessDenied", "InvalidArgument"}),
+    messages=(
+        (re.compile(r"must be addressed using the specified endpoint", re.I), Fault.BUCKET_WRONG_REGION),
+        (re.compile(r"forbidden by kms", re.I), Fault.ENCRYPTION_KEY_UNAVAILABLE),
+        (re.compile(r"region|signing.*scope", re.I), Fault.BUCKET_WRONG_REGION),
+    ),
+)
+
+# The finer codes that OSS sends beside the coarse ones.
+_BY_EC = {
+    "0002-00000903": Fault.ACCESS_KEY_DISABLED,
+    "0002-00000904": Fault.ACCESS_KEY_DISABLED,
+    "0003-00001403": Fault.BUCKET_WRONG_REGION,
+}
+
+
+class OssBucket:
+    """One bucket, with the keys of one RAM user."""
+
+    region: str | None = None
+
+    def __init__(self, bucket: oss2.Bucket, host: str, threads: ThreadPoolExecutor) -> None:
+        self.host = host
+        self._bucket = bucket
+        self._threads = threads
+
+    async def upload(self, key: str, body: bytes) -> Uploaded:
+        """One PUT with Content-MD5; the CRC that OSS answers with is compared too."""
+        digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+        headers = {"Content-MD5": digest, "Content-Type": CONTENT_TYPE}
+        answer = await self._call(partial(self._bucket.put_object, key, body, headers=headers), Step.UPLOAD)
+        if not answer.headers.get("ETag"):
+            raise Refused(Fault.NOT_A_STORAGE_ENDPOINT, Reply(answer.status))
+        return Uploaded(key, answer.headers["ETag"].strip('"'), answer.headers.get("x-oss-version-id"))
+
+    async def delete(self, uploaded: Uploaded) -> None:
+        which = {"versionId": uploaded.version} if uploaded.version else None
+        await self._call(partial(self._bucket.delete_object, uploaded.key, params=which), Step.DELETE)
+
+    async def _call(self, call: Callable[[], T], step: Step) -> T:
+        # The thread works in a copy of this task's context, so that it notes its connection where this task looks.
+        context = contextvars.copy_context()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, partial(context.run, call))
+        except ServerError as error:
+            raise _refused(error, step) from None
+        except (OssError, RedirectRefused, AnswerTooLarge, requests.RequestException, OSError) as error:
+            refused = transport_refusal(error)
+            raise refused or Refused(Fault.NOT_A_STORAGE_ENDPOINT, unknown_outcome=True) from None
+
+
+def _refused(error: ServerError, step: Step) -> Refused:
+    reply = Reply(
+        status=error.status,
+        code=error.code,
+        message=error.message,
+        request_id=error.request_id,
+    )
+    if fault := _BY_EC.get(error.ec):
+        return Refused(fault, reply)
+    return FAULTS.refused(reply, step)
+
+
+class OssProvider:
+    """Opens buckets. One pool of connections serves all credentials, since oss2 signs each request by its own."""
+
+    def __init__(self, session: requests.Session, settings: Settings) -> None:
+        self._endpoint = settings.oss_endpoint
+        # The SDK's session is a thin cover, under which ours is put.
+        self._session = oss2.Session()
+        self._session.session = session
+        self._threads = ThreadPoolExecutor(settings.worker_threads, "oss")
+        # A call that nobody waits for any more ends by itself within the verification's bound.
+        self._timeouts = (CONNECT_SECONDS, max(1.0, settings.verify_seconds / 2))
+
+    def needs_locating(self, spec: Spec) -> bool:
+        """A bucket's address follows from its region."""
+        return False
+
+    def host(self, spec: Spec) -> str:
+        parts = urlsplit(self._url(spec))
+        by_path = (parts.hostname or "").replace(".", "").isdigit()
+        return parts.netloc if by_path else f"{spec.bucket}.{parts.netloc}"
+
+    async def open(self, spec: Spec) -> OssBucket:
+        assert isinstance(spec, OssSpec)
+        key, secret = spec.oss_access_key.get_secret_value(), spec.oss_secret_key.get_secret_value()
+        bucket = oss2.Bucket(
+            oss2.AuthV4(key, secret),
+            self._url(spec),
+            spec.oss_bucket_name,
+            session=self._session,
+            connect_timeout=self._timeouts,
+            region=spec.oss_region_id.removeprefix("oss-"),
+        )
+        return OssBucket(bucket, self.host(spec), self._threads)
+
+    def close(self) -> None:
+        """Let go of the threads; what is under way in one ends by its own time limit."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._session.session.close()
+
+    def _url(self, spec: Spec) -> str:
+        assert isinstance(spec, OssSpec)
+        # The region was checked to be letters, digits and hyphens, so it cannot change the host.
+        return self._endpoint.format(region=spec.oss_region_id)
