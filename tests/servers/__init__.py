@@ -1,0 +1,1 @@
+"""Real storage servers, and hosts that are none, for the tests."""

@@ -1,0 +1,144 @@
+"""Hosts that are no storage: silent, talkative in HTML, redirecting, endless; each counts what reaches it."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+HTML = b"<!doctype html><title>Welcome</title><p>It works."
+FOREVER_SECONDS = 60
+
+
+@dataclass
+class Odd:
+    """One such host: its address, and what has reached it."""
+
+    url: str
+    connections: int = 0
+    requests: list[bytes] = field(default_factory=list)
+
+
+Talk = Callable[[socket.socket, Odd, threading.Event], None]
+
+
+@contextlib.contextmanager
+def _host(talk: Talk) -> Iterator[Odd]:
+    """A host on loopback that does `talk` with each connection, until the block ends."""
+    listening = socket.create_server(("127.0.0.1", 0), backlog=128)
+    odd = Odd(f"http://127.0.0.1:{listening.getsockname()[1]}")
+    over = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def converse(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(FOREVER_SECONDS)
+            talk(connection, odd, over)
+
+    def accept() -> None:
+        while not over.is_set():
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            odd.connections += 1
+            threads.append(threading.Thread(target=converse, args=(connection,)))
+            threads[-1].start()
+
+    accepting = threading.Thread(target=accept)
+    accepting.start()
+    try:
+        yield odd
+    finally:
+        over.set()
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        accepting.join()
+        for thread in threads:
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+def silent() -> contextlib.AbstractContextManager[Odd]:
+    """Accepts connections and never answers."""
+    return _host(lambda connection, _, over: over.wait(FOREVER_SECONDS) and None)
+
+
+def answering(reply: bytes) -> contextlib.AbstractContextManager[Odd]:
+    """Answers every request with `reply`, a whole HTTP answer, and keeps the connection open for the next."""
+
+    def talk(connection: socket.socket, odd: Odd, over: threading.Event) -> None:
+        connection.settimeout(0.2)
+        while not over.is_set():
+            try:
+                request = _request(connection)
+            except TimeoutError:
+                continue
+            if not request:
+                return
+            odd.requests.append(request)
+            connection.sendall(reply)
+
+    return _host(talk)
+
+
+def _request(connection: socket.socket) -> bytes:
+    """One whole request with its body; empty when the client has closed."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        chunk = connection.recv(65536)
+        if not chunk:
+            return b""
+        received += chunk
+    head, _, body = received.partition(b"\r\n\r\n")
+    lengths = [line.split(b":")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
+    while len(body) < (int(lengths[0]) if lengths else 0):
+        body += connection.recv(65536)
+    return head + b"\r\n\r\n" + body
+
+
+def html() -> contextlib.AbstractContextManager[Odd]:
+    """A web server: 200 and a page, whatever is asked."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(HTML)}\r\n\r\n"
+    return answering(head.encode() + HTML)
+
+
+def redirecting(to: str, status: int = 307) -> contextlib.AbstractContextManager[Odd]:
+    """Sends everybody to `to`."""
+    return answering(f"HTTP/1.1 {status} Elsewhere\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n".encode())
+
+
+def huge(megabytes: int = 300) -> contextlib.AbstractContextManager[Odd]:
+    """Answers 500 with a body of so many megabytes."""
+    size = megabytes * 1024 * 1024
+
+    def talk(connection: socket.socket, odd: Odd, over: threading.Event) -> None:
+        odd.requests.append(_request(connection))
+        connection.sendall(f"HTTP/1.1 500 Oops\r\nContent-Length: {size}\r\n\r\n".encode())
+        for _ in range(megabytes):
+            if over.is_set():
+                return
+            connection.sendall(b"x" * 1024 * 1024)
+
+    return _host(talk)
+
+
+def dripping() -> contextlib.AbstractContextManager[Odd]:
+    """Sends one byte of a header that never ends, each fifth of a second."""
+
+    def talk(connection: socket.socket, odd: Odd, over: threading.Event) -> None:
+        odd.requests.append(_request(connection))
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX-Endless: ")
+        for _ in range(FOREVER_SECONDS * 5):
+            if over.wait(0.2):
+                return
+            connection.sendall(b"x")
+
+    return _host(talk)
+
+
+def dead_url() -> str:
+    """The address of a port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    return f"http://127.0.0.1:{port}"
