@@ -1,0 +1,159 @@
+"""`make demo`: a destination refused because its secret is wrong, and accepted when it is right, before your eyes."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from demo.processes import HOST
+from demo.seaweedfs import SeaweedFS
+
+BUCKET = "results"
+USUAL_PORT = 8080
+READY_SECONDS = 60
+
+
+def main() -> int:
+    """Run the demo until Ctrl-C; the exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    data = Path(tempfile.mkdtemp(prefix="dropoff-demo-"))
+    began = time.monotonic()
+    try:
+        say("Starting an object store that checks signatures, and Dropoff …")
+        with SeaweedFS(buckets=(BUCKET,)) as store, Dropoff(data) as dropoff:
+            say(f"Both answer after {time.monotonic() - began:.1f} seconds.\n")
+            show(store, dropoff.url)
+            say("\nDropoff keeps running; its log is in " + str(dropoff.log) + ". Press Ctrl-C to end.")
+            return dropoff.wait()
+    except KeyboardInterrupt:
+        say("\nEnded; nothing is left behind.")
+        return 0
+    except RuntimeError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    finally:
+        shutil.rmtree(data, ignore_errors=True)
+
+
+class Dropoff:
+    """`dropoff up` as anybody would start it, its output in a file."""
+
+    def __init__(self, data: Path) -> None:
+        port = usual_or_free_port()
+        self.url = f"http://{HOST}:{port}"
+        self.log = data / "log"
+        self._command = [sys.executable, "-m", "app.cli", "up", "--port", str(port), "--data", str(data)]
+        # The store is on this machine and has no certificate, which is refused unless an operator allows it.
+        self._environment = {**os.environ, "DROPOFF_ALLOW_HTTP": "true", "DROPOFF_EGRESS_ALLOW": "127.0.0.0/8"}
+
+    def __enter__(self) -> "Dropoff":
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True
+            )
+        ends = time.monotonic() + READY_SECONDS
+        while b"Dropoff is ready" not in self.log.read_bytes():
+            if self._process.poll() is not None or time.monotonic() > ends:
+                self._end()
+                raise RuntimeError(f"dropoff up did not get ready:\n{self.log.read_text(errors='replace')}")
+            time.sleep(0.05)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def wait(self) -> int:
+        return self._process.wait()
+
+    def _end(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+
+def show(store: SeaweedFS, url: str) -> None:
+    """The two creates, their answers, and what is in the bucket afterwards."""
+    body = {
+        "name": "results",
+        "enabled": True,
+        "type": "s3compatible",
+        "s3_endpoint": store.url,
+        "s3_access_key_id": store.customer.id,
+        "s3_secret_access_key": store.customer.secret,
+        "s3_bucket_name": BUCKET,
+        "s3_path_prefix": "dropoff/%DATE%",
+    }
+    title("1. A destination whose secret is wrong")
+    status, answer = create(url, {**body, "s3_secret_access_key": "a-secret-with-a-typo"})
+    report = answer["error"]["verification"]
+    say(f"HTTP {status}  {answer['error']['code']}  (look at {answer['error']['parameter']})")
+    say(answer["request_info"]["message"])
+    steps(report)
+
+    title("2. The same with the right secret")
+    status, answer = create(url, body)
+    say(f"HTTP {status}")
+    destination = answer["destination"]
+    say(json.dumps({name: value for name, value in destination.items() if name != "verification"}, indent=2))
+    steps(destination["verification"])
+    say(f"In the bucket now: {store.objects(BUCKET) or 'nothing, as before'}")
+
+    title("3. Do it yourself")
+    say(f"curl {url}/destinations -H 'Authorization: Bearer demo' -H 'Content-Type: application/json' \\")
+    say(f"  -d '{json.dumps(body)}'")
+    say(f"\ncurl '{url}/destinations?api_key=demo'")
+
+
+def create(url: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """The status and the answer of one create."""
+    headers = {"Authorization": "Bearer demo", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/destinations", json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=READY_SECONDS) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def steps(report: dict[str, Any]) -> None:
+    """The report, a line a step."""
+    say(f"Report of job {report['job']}: {report['object']} on {report['host']}, {report['duration_ms']} ms")
+    for step in report["steps"]:
+        more = step.get("reason") or ", ".join(
+            str(step[name]) for name in ("code", "provider_code", "status", "request_id") if name in step
+        )
+        took = f"{step['ms']} ms" if "ms" in step else ""
+        say(f"  {step['step']:8}{step['outcome']:9}{took:>7}  {more}".rstrip())
+
+
+def title(text: str) -> None:
+    say(f"\n{text}\n{'-' * len(text)}")
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def usual_or_free_port() -> int:
+    """8080, which a newcomer expects, unless something listens there."""
+    for port in (USUAL_PORT, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+                return int(probe.getsockname()[1])
+            except OSError:
+                continue
+    raise RuntimeError("no port is free")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The whole product, with its processes stopped, frozen, started again and searched."""

@@ -1,0 +1,236 @@
+"""Any part may stop, freeze or die at any moment: what a client is told then, and what is stored."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from demo.seaweedfs import SeaweedFS
+
+from app.jobs.queue import QUEUE, TASK
+from tests.servers.odd import silent
+from tests.stack import Api, Deployment, clean_environment, until
+
+HOLD, VERIFY = 6.0, 3.0
+# A job that no worker took is answered this long after its submission.
+NOT_STARTED = HOLD - VERIFY
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    settings = {"hold_seconds": str(HOLD), "verify_seconds": str(VERIFY), "allow_http": "1"}
+    folder = tmp_path_factory.mktemp("deployment")
+    with Deployment(folder, egress_allow="127.0.0.0/8", destination_limit="1000", **settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def api(deployment: Deployment) -> Api:
+    return deployment.client()
+
+
+@pytest.fixture
+def good(seaweedfs: SeaweedFS) -> dict[str, Any]:
+    """A body that is accepted."""
+    return s3compatible(seaweedfs.url, *seaweedfs.customer)
+
+
+def s3compatible(endpoint: str, key: str = "k", secret: str = "s", bucket: str = "results") -> dict[str, Any]:
+    return {
+        "type": "s3compatible",
+        "s3_endpoint": endpoint,
+        "s3_access_key_id": key,
+        "s3_secret_access_key": secret,
+        "s3_bucket_name": bucket,
+    }
+
+
+def stored(api: Api) -> int:
+    return int(api.list().json["usage"]["used"])
+
+
+def works_again(api: Api, body: dict[str, Any]) -> None:
+    """Creates succeed once more, soon and without anything being started again."""
+    until(lambda: api.create(body).status == 200, "creates work again", 30)
+
+
+def test_ten_creates_at_once_each_get_their_own_verdict(api: Api, good: dict[str, Any]) -> None:
+    bad = {**good, "s3_secret_access_key": "wrong"}
+    before = stored(api)
+    with ThreadPoolExecutor(10) as threads:
+        answers = list(threads.map(api.create, [good, bad] * 5))
+    assert [answer.status for answer in answers] == [200, 400] * 5
+    assert [answer.error["code"] for answer in answers[1::2]] == ["secret_mismatch"] * 5
+    assert len({answer.report["job"] for answer in answers}) == 10
+    assert stored(api) == before + 5
+
+
+def test_a_store_that_never_answers_delays_nobody_else(api: Api, good: dict[str, Any]) -> None:
+    before = stored(api)
+    with silent() as store, ThreadPoolExecutor(20) as threads:
+        waiting = [threads.submit(api.create, s3compatible(store.url)) for _ in range(10)]
+        until(lambda: store.connections >= 10, "the silent store is called by all ten")
+        alone = [api.create(good) for _ in range(5)]
+        assert not any(future.done() for future in waiting)
+        refused = [future.result() for future in waiting]
+    assert [answer.status for answer in alone] == [200] * 5
+    assert {answer.error["code"] for answer in refused} == {"timeout"}
+    assert all(VERIFY * 0.7 < answer.seconds < VERIFY + 1.5 for answer in refused)
+    assert stored(api) == before + 5
+
+
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
+def test_without_redis_a_create_is_refused_soon_and_the_rest_works(
+    deployment: Deployment, api: Api, good: dict[str, Any], how: signal.Signals
+) -> None:
+    before = stored(api)
+    (destination,) = [api.create({**good, "name": "kept"}).json["destination"]["id"]]
+    deployment.redis.signal(how)
+    try:
+        with ThreadPoolExecutor(10) as threads:
+            refused = list(threads.map(api.create, [good] * 10))
+        assert [answer.status for answer in refused] == [503] * 10
+        assert max(answer.seconds for answer in refused) < 5
+        assert all(answer.headers["Retry-After"] for answer in refused)
+        assert api.call("GET", f"/destinations/{destination}").status == 200
+        assert stored(api) == before + 1
+    finally:
+        if how == signal.SIGSTOP:
+            deployment.redis.signal(signal.SIGCONT)
+        else:
+            deployment.redis.stop()
+            deployment.start_redis()
+    works_again(api, good)
+
+
+def test_without_a_worker_nothing_is_stored_and_an_old_job_does_nothing_later(
+    deployment: Deployment, api: Api, good: dict[str, Any], seaweedfs: SeaweedFS
+) -> None:
+    before = stored(api)
+    assert deployment.worker.stop() == 0
+    answer = api.create(good)
+    assert answer.status == 503
+    assert NOT_STARTED - 0.5 < answer.seconds < NOT_STARTED + 2
+    assert "No worker" in answer.json["request_info"]["message"]
+    deployment.start_worker()
+    until(lambda: "job expired" in deployment.worker.log, "the old job is taken and found to be over")
+    assert deployment.worker.log.count("verification finished") == deployment.api.log.count("job submitted") - 1
+    assert api.create(good).status == 200
+    assert stored(api) == before + 1
+    assert seaweedfs.objects("results") == []
+
+
+def test_a_worker_that_dies_at_work_stores_nothing_and_names_the_file(
+    deployment: Deployment, api: Api, good: dict[str, Any]
+) -> None:
+    before = stored(api)
+    with silent() as store, ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(api.create, s3compatible(store.url))
+        until(lambda: store.connections == 1, "the store is called")
+        deployment.worker.signal(signal.SIGKILL)
+        answer = waiting.result()
+    assert answer.status == 504
+    assert answer.seconds < HOLD + 1.5
+    assert answer.error["object"].startswith("dropoff-verify-")
+    assert stored(api) == before
+    deployment.worker.stop()
+    deployment.start_worker()
+    assert api.create(good).status == 200
+
+
+def test_an_api_process_that_dies_while_it_holds_has_stored_nothing(
+    deployment: Deployment, api: Api, good: dict[str, Any]
+) -> None:
+    before = stored(api)
+    with silent() as store:
+        request = raw_create(api, s3compatible(store.url))
+        until(lambda: store.connections == 1, "the store is called")
+        deployment.api.signal(signal.SIGKILL)
+        assert request.recv(1) == b""
+        request.close()
+    deployment.api.stop()
+    deployment.start_api()
+    assert stored(api) == before
+    assert api.create(good).status == 200
+
+
+def test_a_client_that_goes_away_cancels_its_wait(deployment: Deployment, api: Api, seaweedfs: SeaweedFS) -> None:
+    """The store answers late, so the report is there after the client has gone: nothing may be stored."""
+    before, dropped = stored(api), deployment.api.log.count("nobody waits for it")
+    with silent() as store:
+        request = raw_create(api, s3compatible(store.url))
+        until(lambda: store.connections == 1, "the store is called")
+        request.close()
+        until(lambda: deployment.api.log.count("nobody waits for it") > dropped, "the report is dropped", VERIFY + 5)
+    assert stored(api) == before
+
+
+def raw_create(api: Api, body: dict[str, Any]) -> socket.socket:
+    """A create that was sent on a connection of its own and not yet answered."""
+    host, port = api.url.removeprefix("http://").split(":")
+    content = json.dumps({"name": "n", "enabled": True, **body})
+    request = socket.create_connection((host, int(port)), timeout=HOLD + 5)
+    head = f"POST /destinations HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {api.key}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    request.sendall(head.encode() + content.encode())
+    return request
+
+
+def test_a_stopped_api_answers_what_it_holds_before_it_ends(
+    deployment: Deployment, api: Api, good: dict[str, Any]
+) -> None:
+    with silent() as store:
+        request = raw_create(api, s3compatible(store.url))
+        until(lambda: store.connections == 1, "the store is called")
+        deployment.api.signal(signal.SIGTERM)
+        answer = request.recv(65536).decode()
+        request.close()
+    assert answer.startswith("HTTP/1.1 400 ")
+    assert '"code":"timeout"' in answer
+    assert deployment.api.stop() == 0
+    deployment.start_api()
+    assert api.create(good).status == 200
+
+
+def test_a_message_that_we_did_not_seal_does_nothing(deployment: Deployment, api: Api, good: dict[str, Any]) -> None:
+    before = deployment.worker.log.count("message refused")
+    celery = Celery(broker=deployment.redis_url)
+    for arguments in (("not sealed",), ("",), (json.dumps(good),)):
+        celery.send_task(TASK, args=arguments, queue=QUEUE, ignore_result=True)
+    celery.close()
+    until(lambda: deployment.worker.log.count("message refused") == before + 3, "all three are refused")
+    assert api.create(good).status == 200
+
+
+def test_api_and_worker_do_not_start_without_what_they_need(tmp_path: Path) -> None:
+    """Each says on one line what is missing; none shows a traceback."""
+    for command, settings, word in (
+        ("api", {}, "DROPOFF_REDIS_URL"),
+        ("worker", {}, "DROPOFF_REDIS_URL"),
+        ("api", {"DROPOFF_REDIS_URL": "redis://127.0.0.1:1/0"}, "DROPOFF_SECRET_KEYS"),
+        ("worker", {"DROPOFF_REDIS_URL": "redis://127.0.0.1:1/0", "DROPOFF_SECRET_KEYS": "short"}, "32 bytes"),
+        ("api", {"DROPOFF_HOLD_SECONDS": "a"}, "DROPOFF_HOLD_SECONDS"),
+        (
+            "api",
+            {"DROPOFF_REDIS_URL": "redis://127.0.0.1:1/0", "DROPOFF_SECRET_KEYS": "A" * 43 + "="},
+            "dropoff migrate",
+        ),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "app.cli", command],
+            env=clean_environment(DROPOFF_DATA=str(tmp_path), **settings),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 1
+        assert word in done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,124 @@
+"""Recognisable secrets are planted in every secret field; then everything that is written or said is searched."""
+
+import base64
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from celery import Celery
+from redis import Redis
+
+from tests.servers.odd import html, silent
+from tests.stack import Api, Deployment, until
+from tests.unit.test_specs import PEM, SERVICE_ACCOUNT
+
+SENTINEL = "SENTINEL"
+
+
+def planted(endpoint: str) -> list[dict[str, Any]]:
+    """A body of each type, with a sentinel in whatever must never be seen, spelled so that the type accepts it."""
+    azure = base64.b64encode(b"SENTINEL-azure".ljust(64, b"!")).decode()
+    account = {**SERVICE_ACCOUNT, "private_key_id": "SENTINEL-id"}
+    hmac = {"gcs_access_key": "GOOGSENTINEL1" + "A" * 48, "gcs_secret_key": f"{SENTINEL}/gcs".ljust(40, "+")}
+    s3 = {"s3_access_key_id": "SENTINELKEYID000", "s3_secret_access_key": "SENTINEL-s3"}
+    return [
+        {"type": "s3", "s3_bucket_name": "my-bucket", **s3},
+        {"type": "s3compatible", "s3_bucket_name": "my-bucket", "s3_endpoint": endpoint, **s3},
+        {"type": "gcs", "gcs_bucket_name": "my-bucket", **hmac},
+        {"type": "gcs", "gcs_bucket_name": "my-bucket", "gcs_service_account_key": account},
+        {"type": "azure", "azure_account_name": "account", "azure_container_name": "box", "azure_account_key": azure},
+        {
+            "type": "oss", "oss_bucket_name": "my-bucket", "oss_region_id": "oss-cn-hangzhou",
+            "oss_access_key": "LTAISENTINELoss1", "oss_secret_key": "SENTINEL-oss",
+        },
+    ]  # fmt: skip
+
+
+# What a search must find: the sentinel itself, the Azure key, in which base64 hides it, and a private key's lines.
+NEEDLES = (SENTINEL.encode(), base64.b64encode(b"SENTINEL-azure")[:16], *PEM.encode().splitlines()[1:-1])
+
+
+def found(content: bytes | str) -> bool:
+    data = content.encode() if isinstance(content, str) else content
+    return any(needle in data for needle in NEEDLES)
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Every provider in the place of which stands a web server; at the most talkative log level."""
+    with html() as server:
+        folder = tmp_path_factory.mktemp("secrets")
+        with Deployment(
+            folder,
+            hold_seconds="6", verify_seconds="3", allow_http="1", egress_allow="127.0.0.0/8", log_level="DEBUG",
+            s3_endpoint=server.url, gcs_endpoint=server.url, gcs_token_endpoint=f"{server.url}/token",
+            azure_endpoint=server.url + "/{account}", oss_endpoint=server.url,
+        ) as running:  # fmt: skip
+            yield running
+
+
+@contextlib.contextmanager
+def events_of(celery: Celery) -> Iterator[list[Any]]:
+    """Every event that the workers send while the block lasts."""
+    events: list[Any] = []
+    celery.control.enable_events()
+    with celery.connection() as connection:
+        receiver = celery.events.Receiver(connection, handlers={"*": events.append})
+        thread = threading.Thread(target=receiver.capture, kwargs={"limit": None, "timeout": None, "wakeup": False})
+        thread.start()
+        until(lambda: events, "the worker's heartbeat is heard")
+        yield events
+        receiver.should_stop = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_no_secret_is_found_anywhere(deployment: Deployment) -> None:
+    api = deployment.client()
+    celery = Celery(broker=deployment.redis_url)
+    seen: list[str] = []
+    with events_of(celery) as events:
+        with html() as server:
+            for body in planted(server.url):
+                for enabled in (False, True):
+                    answer = api.create({**body, "enabled": enabled})
+                    assert answer.status == (400 if enabled else 200), answer.text
+                    seen.append(answer.text)
+                bad = [{**body, field: [value]} for field, value in body.items()]
+                seen += [api.create(each).text for each in (*bad, {**body, "unknown": "x"})]
+        seen += [api.list(page=page).text for page in ("1", "2")]
+        ids = [destination["id"] for destination in api.list().json["destinations"]]
+        seen += [api.call("GET", f"/destinations/{each}").text for each in ids]
+        seen += inspected_while_at_work(deployment, api, celery)
+        until(lambda: any(event["type"] == "task-succeeded" for event in events), "events of tasks are heard")
+    seen.append(repr(events))
+    celery.close()
+
+    assert not [text for text in seen if found(text)]
+    files = [path for path in deployment.folder.rglob("*") if path.is_file()]
+    assert {"dropoff.db", "dump.rdb", "api.log", "worker.log"} <= {path.name for path in files}
+    assert not [path for path in files if found(path.read_bytes())]
+
+
+def inspected_while_at_work(deployment: Deployment, api: Api, celery: Celery) -> list[str]:
+    """All that Celery and Redis show of a job under way, and its answer."""
+    with silent() as store, ThreadPoolExecutor(1) as threads:
+        held = threads.submit(api.create, planted(store.url)[1])
+        until(lambda: store.connections, "the store is called")
+        with Redis.from_url(deployment.redis_url) as redis:
+            redis.save()
+            assert redis.hlen("unacked") == 1
+        inspect = celery.control.inspect(timeout=0.5)
+        shown = [inspect.active(), inspect.reserved(), inspect.scheduled(), inspect.stats(), inspect.conf()]
+        assert "dropoff.verify" in repr(shown[0])
+        return [repr(shown), held.result().text]
+
+
+def test_the_search_itself_would_find_one() -> None:
+    """The needles are found in what a customer sends: a search that finds nothing ever proves nothing."""
+    for body in planted("http://127.0.0.1"):
+        assert found(json.dumps(body))
