@@ -77,7 +77,8 @@ def answering(reply: bytes) -> contextlib.AbstractContextManager[Odd]:
             if not request:
                 return
             odd.requests.append(request)
-            connection.sendall(reply)
+            head = reply.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+            connection.sendall(head if request.startswith(b"HEAD ") else reply)
 
     return _host(talk)
 

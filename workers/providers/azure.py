@@ -58,9 +58,16 @@ FAULTS = FaultTable(
 )
 
 # Azure says AuthorizationFailure where a network rule refuses. Azurite says it for a wrong key, and has no network
-# rules, so at an endpoint that is not Azure's it means the key.
+# rules, so at an endpoint that is not Azure's it means the key. An account that is not there has no host name with
+# Azure; Azurite says ResourceNotFound.
 _ELSEWHERE = FaultTable(
-    codes={**FAULTS.codes, "AuthorizationFailure": Fault.SECRET_MISMATCH}, vague=FAULTS.vague, messages=FAULTS.messages
+    codes={
+        **FAULTS.codes,
+        "AuthorizationFailure": Fault.SECRET_MISMATCH,
+        "ResourceNotFound": Fault.ACCESS_KEY_UNKNOWN,
+    },
+    vague=FAULTS.vague,
+    messages=FAULTS.messages,
 )
 _AZURE_HOSTS = (".core.windows.net", ".storage.azure.net", ".core.chinacloudapi.cn", ".core.usgovcloudapi.net")
 

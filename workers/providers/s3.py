@@ -8,7 +8,7 @@ import base64
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -122,6 +122,18 @@ class _GuardedHTTP(AIOHTTPSession):
 
     async def _get_session(self, proxy_url: str | None) -> aiohttp.ClientSession:
         return self._shared
+
+    async def send(self, request: Any) -> Any:
+        """Refuses a web page here, since botocore would turn its 200 into a 500, as if a store had failed."""
+        answer = await super().send(request)
+        if request.method != "GET" and answer.status_code == 200 and _is_page(answer.headers, await answer.content):
+            raise Refused(Fault.NOT_A_STORAGE_ENDPOINT, Reply(200))
+        return answer
+
+
+def _is_page(headers: Mapping[str, str], body: bytes) -> bool:
+    """Whether a success says something that is not XML, as no store does."""
+    return bool(body) and ("html" in headers.get("Content-Type", "") or not body.lstrip().startswith(b"<"))
 
 
 @dataclass(frozen=True)
