@@ -76,13 +76,14 @@ class AnswerTooLarge(Exception):
 class Wire:
     """What happened on the network since `watched` began: which of resolve and connect were done, and when.
 
-    `resolve_ms` and `connect_ms` are durations; `reused` says that an open connection served instead.
+    `resolve_ms` and `connect_ms` are durations; `reused` says that an open connection served instead. An address that
+    is no name has nothing to resolve.
     """
 
     resolve_ms: int | None = None
     connect_ms: int | None = None
+    resolving: bool = False
     reused: bool = False
-    refused: bool = False
     _began: float = 0.0
 
     @property
@@ -93,8 +94,11 @@ class Wire:
     def begin(self) -> None:
         self._began = time.monotonic()
 
+    def resolve(self) -> None:
+        self.resolving = True
+
     def resolved(self) -> None:
-        self.resolve_ms, self._began = self._elapsed(), time.monotonic()
+        self.resolving, self.resolve_ms, self._began = False, self._elapsed(), time.monotonic()
 
     def made(self) -> None:
         # The first connection of a call is the one that is reported.
@@ -141,8 +145,6 @@ class Guard:
             return
         unwanted = not ip.is_global or ip.is_multicast or ip.is_reserved
         if unwanted or any(ip.version == network.version and ip in network for network in _NOT_PUBLIC):
-            if wire := _wire.get():
-                wire.refused = True
             raise EgressRefused
 
     def socket(self, info: tuple[Any, ...]) -> socket.socket:
@@ -201,8 +203,8 @@ def _tracing() -> aiohttp.TraceConfig:
 
     trace = aiohttp.TraceConfig()
     trace.on_connection_create_start.append(noting(Wire.begin))
+    trace.on_dns_resolvehost_start.append(noting(Wire.resolve))
     trace.on_dns_resolvehost_end.append(noting(Wire.resolved))
-    trace.on_dns_cache_hit.append(noting(Wire.resolved))
     trace.on_connection_create_end.append(noting(Wire.made))
     trace.on_connection_reuseconn.append(noting(reuse))
     return trace
@@ -257,11 +259,16 @@ class _GuardedAdapter(HTTPAdapter):
         super().init_poolmanager(*args, ssl_context=tls_context(), **options)
         guard = self._guard
 
-        def connect(connection: HTTPConnection) -> socket.socket:
-            return _connect(guard, connection._dns_host, connection.port or 443, connection.timeout)
+        class Guarded:
+            def _new_conn(self: Any) -> socket.socket:
+                return _connect(guard, self._dns_host, self.port or 443, self.timeout)
 
-        plain = type("GuardedHTTPConnection", (HTTPConnection,), {"_new_conn": connect})
-        secure = type("GuardedHTTPSConnection", (HTTPSConnection,), {"_new_conn": connect})
+            def connect(self) -> None:
+                super().connect()  # type: ignore[misc]
+                (_wire.get() or Wire()).made()
+
+        plain = type("GuardedHTTPConnection", (Guarded, HTTPConnection), {})
+        secure = type("GuardedHTTPSConnection", (Guarded, HTTPSConnection), {})
         self.poolmanager.pool_classes_by_scheme = {
             "http": type("GuardedHTTPPool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
             "https": type("GuardedHTTPSPool", (HTTPSConnectionPool,), {"ConnectionCls": secure}),
@@ -289,6 +296,7 @@ def _connect(guard: Guard, host: str, port: int, timeout: Any) -> socket.socket:
     """A connected socket to the first address of `host` that takes the connection; every one is checked first."""
     wire = _wire.get() or Wire()
     wire.begin()
+    wire.resolve()
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     wire.resolved()
     failure: OSError = socket.gaierror(socket.EAI_NONAME, "no address")
@@ -301,6 +309,5 @@ def _connect(guard: Guard, host: str, port: int, timeout: Any) -> socket.socket:
             sock.close()
             failure = error
         else:
-            wire.made()
             return sock
     raise failure

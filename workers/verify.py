@@ -165,7 +165,7 @@ def _connected(run: _Run, wire: Wire) -> None:
 
 def _not_connected(run: _Run, wire: Wire, refused: Refused, since: float) -> None:
     """The connection was not made: by the name if that did not resolve, else by the connection itself."""
-    if refused.fault is Fault.HOST_NOT_FOUND or (wire.resolve_ms is None and refused.fault is Fault.TIMEOUT):
+    if refused.fault is Fault.HOST_NOT_FOUND or (wire.resolving and refused.fault is Fault.TIMEOUT):
         run.fail(Step.RESOLVE, refused, since)
         run.skip((Step.CONNECT,), "the host was not found")
     else:

@@ -107,7 +107,12 @@ class GcsBucket:
 
         Until there is a token, `host` is the one that issues it.
         """
-        await self._call(self._token.ensure_token, TOKEN_FAULTS, Step.UPLOAD)
+        try:
+            await self._call(self._token.ensure_token, TOKEN_FAULTS, Step.UPLOAD)
+        except Refused as refused:
+            # Whatever became of the token, nothing was uploaded.
+            refused.unknown_outcome = False
+            raise
         self.host = self._storage_host
         watch_anew()
         digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
@@ -132,7 +137,8 @@ class GcsBucket:
         except aiohttp.ContentTypeError as error:
             raise Refused(Fault.NOT_A_STORAGE_ENDPOINT, Reply(error.status)) from None
         except aiohttp.ClientResponseError as error:
-            raise faults.refused(_reply(error), step) from None
+            # An answer that is no HTTP is an error of the same class, and has its cause attached.
+            raise transport_refusal(error) or faults.refused(_reply(error), step) from None
         except (RedirectRefused, AnswerTooLarge, aiohttp.ClientError, OSError) as error:
             refused = transport_refusal(error)
             raise refused or Refused(Fault.NOT_A_STORAGE_ENDPOINT, unknown_outcome=True) from None

@@ -1,0 +1,1 @@
+"""The workers' side by itself: providers, verification and guard against hosts that misbehave."""

@@ -1,0 +1,200 @@
+"""Hosts that misbehave, with each way to store: the right fault, in time, and nothing followed or left running."""
+
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+
+from app.domain.errors import Fault
+from demo.seaweedfs import SeaweedFS
+from tests.faults.verifying import BODIES, WITHIN, failed, providers, spec_of, step, verified
+from tests.servers.gcs import GcsServer
+from tests.servers.odd import Odd, answering, dead_url, dripping, html, huge, redirecting, silent
+from workers.verify import verify
+
+EVERY = pytest.mark.parametrize("name", BODIES)
+
+
+@EVERY
+async def test_what_may_not_be_called_is_not_called(name: str) -> None:
+    with html() as host:
+        report = await verified(name, host.url, egress_allow=())
+    assert report.code == Fault.ENDPOINT_NOT_ALLOWED
+    assert failed(report) == [("locate" if name == "s3" else "connect", Fault.ENDPOINT_NOT_ALLOWED)]
+    assert host.connections == 0
+    assert not report.left_behind
+
+
+@pytest.mark.parametrize("address", ["localhost", "127.1", "2130706433", "0x7f000001", "[::1]", "[::ffff:127.0.0.1]"])
+async def test_loopback_is_recognised_however_it_is_spelled(address: str) -> None:
+    """What the parameter's own rules would refuse already is given past them: the guard must not need them."""
+    with html() as host:
+        port = host.url.rpartition(":")[2]
+        spec = spec_of("s3compatible", host.url).model_copy(update={"s3_endpoint": f"http://{address}:{port}"})
+        async with providers(egress_allow=()) as provider_for:
+            report = await verify(provider_for(spec), spec, "k", within=WITHIN, job="job")
+    assert report.code in (Fault.ENDPOINT_NOT_ALLOWED, Fault.HOST_NOT_FOUND)
+    assert host.connections == 0
+
+
+@EVERY
+async def test_a_redirect_is_not_followed(name: str) -> None:
+    with html() as target, redirecting(target.url + "/elsewhere") as host:
+        report = await verified(name, host.url)
+    assert report.code == Fault.REDIRECT_REFUSED, report
+    assert target.connections == 0
+    # S3 names a bucket's region in a redirect's header: without one it is taken for us-east-1.
+    assert len(host.requests) == (2 if name == "s3" else 1)
+
+
+@EVERY
+async def test_no_more_of_an_answer_is_read_than_an_answer_has(name: str) -> None:
+    with huge() as host:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        report = await verified(name, host.url)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert report.code in (Fault.NOT_A_STORAGE_ENDPOINT, Fault.PROVIDER_UNAVAILABLE), report
+    assert grown < 50 * 1024, "kilobytes more than before"
+
+
+@EVERY
+@pytest.mark.parametrize("host", [silent, dripping])
+async def test_a_host_that_does_not_end_its_answer_is_left_at_the_bound(
+    name: str, host: "type[AbstractContextManager[Odd]]"
+) -> None:
+    with host() as running:
+        began = time.monotonic()
+        report = await verified(name, running.url)
+        took = time.monotonic() - began
+    assert report.code == Fault.TIMEOUT, report
+    assert WITHIN * 0.7 < took < WITHIN + 1
+
+
+@pytest.fixture(scope="module")
+def deaf() -> Iterator[str]:
+    """The address of a port whose queue of connections is full: it neither accepts nor refuses one."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(listening.getsockname())
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        for each in waiting:
+            each.close()
+
+
+@EVERY
+async def test_a_host_that_does_not_take_the_connection_is_left_at_the_bound(name: str, deaf: str) -> None:
+    began = time.monotonic()
+    report = await verified(name, deaf)
+    took = time.monotonic() - began
+    assert failed(report) == [("locate" if name == "s3" else "connect", Fault.TIMEOUT)], report
+    assert not report.left_behind
+    assert took < WITHIN + 1
+
+
+@EVERY
+async def test_a_name_that_nobody_has_is_not_found(name: str) -> None:
+    report = await verified(name, "http://storage.invalid")
+    assert failed(report) == [("locate" if name == "s3" else "resolve", Fault.HOST_NOT_FOUND)], report
+    assert "storage.invalid" in report.message
+
+
+async def test_an_azure_account_that_nobody_has_is_a_name_that_nobody_has() -> None:
+    report = await verified("azure", "", azure_endpoint="http://{account}.blob.invalid")
+    assert failed(report) == [("resolve", Fault.HOST_NOT_FOUND)]
+    assert report.parameter == "azure_account_name"
+    assert f"{BODIES['azure']['azure_account_name']}.blob.invalid" in report.message
+
+
+@pytest.mark.parametrize(
+    ("reply", "fault"),
+    [
+        (b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", Fault.PROVIDER_UNAVAILABLE),
+        (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", Fault.THROTTLED),
+        (b"HTTP/1.1 429 Slow\r\nContent-Length: 0\r\n\r\n", Fault.THROTTLED),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", Fault.CONNECTION_FAILED),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Fault.NOT_A_STORAGE_ENDPOINT),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", Fault.NOT_A_STORAGE_ENDPOINT),
+        (b"HTTP/1.1 418 Teapot\r\nContent-Length: 0\r\n\r\n", Fault.PROVIDER_ERROR),
+    ],
+)
+@EVERY
+async def test_an_answer_without_an_explanation_goes_by_its_status(name: str, reply: bytes, fault: Fault) -> None:
+    with answering(reply) as host:
+        report = await verified(name, host.url)
+    assert report.code == fault, report
+
+
+@EVERY
+async def test_each_step_is_one_request(name: str) -> None:
+    """No SDK tries again by itself: an upload whose outcome is unknown, and the delete after it."""
+    with answering(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n") as host:
+        report = await verified(name, host.url)
+    if name in ("s3", "gcs by service account"):
+        # Neither comes to the upload: one asks where the bucket is, the other for a token.
+        assert len(host.requests) == 1
+    else:
+        assert [request.split(b" ")[0] for request in host.requests] == [b"PUT", b"DELETE"]
+        assert report.left_behind
+
+
+class TestGoogleToken:
+    """The host that issues Google's tokens fails while that of the storage is well."""
+
+    @pytest.fixture
+    def key(self, gcs: GcsServer) -> dict[str, object]:
+        return {"gcs_service_account_key": gcs.service_account_key("owner"), "gcs_bucket_name": "results"}
+
+    @pytest.mark.parametrize(
+        ("place", "failure"),
+        [
+            ("dead", ("connect", Fault.CONNECTION_REFUSED)),
+            ("silent", ("upload", Fault.TIMEOUT)),
+            ("html", ("upload", Fault.NOT_A_STORAGE_ENDPOINT)),
+        ],
+    )
+    async def test_is_told_by_its_own_name(
+        self, gcs: GcsServer, key: dict[str, object], place: str, failure: tuple[str, Fault]
+    ) -> None:
+        with silent() as mute, html() as website:
+            url = {"dead": dead_url(), "silent": mute.url, "html": website.url}[place]
+            report = await verified("gcs by service account", gcs.url, key, gcs_token_endpoint=url + "/token")
+        assert failed(report)[0] == failure, report
+        assert report.host == url.removeprefix("http://")
+        assert gcs.objects("results") == []
+
+    async def test_a_key_of_a_disabled_account_is_unknown(self, gcs: GcsServer) -> None:
+        body = {"gcs_service_account_key": gcs.service_account_key("gone"), "gcs_bucket_name": "results"}
+        report = await verified("gcs by service account", gcs.url, body)
+        assert failed(report) == [("upload", Fault.ACCESS_KEY_UNKNOWN)]
+        assert step(report, "upload").provider_code == "invalid_grant"
+
+    async def test_a_private_key_that_is_none_is_refused_before_any_call(self, gcs: GcsServer) -> None:
+        """It looks whole, so that the local rules pass it, and one line of it is another's."""
+        lines = str(gcs.service_account_key("owner")["private_key"]).split("\n")
+        broken = {**gcs.service_account_key("owner"), "private_key": "\n".join([*lines[:9], "A" * 64, *lines[10:]])}
+        before = gcs.log
+        report = await verified("gcs by service account", gcs.url, {"gcs_service_account_key": broken})
+        assert report.code == Fault.SECRET_MISMATCH
+        assert report.parameter == "gcs_service_account_key"
+        assert gcs.log == before
+
+
+@EVERY
+async def test_a_certificate_that_nobody_trusts_is_refused(name: str, seaweedfs: SeaweedFS) -> None:
+    report = await verified(name, seaweedfs.https_url)
+    assert failed(report) == [("locate" if name == "s3" else "connect", Fault.TLS_FAILURE)], report
+    assert "not publicly trusted" in report.message or "self-signed" in report.message
+
+
+@EVERY
+async def test_a_port_that_does_not_speak_tls_is_told_so(name: str, seaweedfs: SeaweedFS) -> None:
+    report = await verified(name, seaweedfs.url.replace("http://", "https://"))
+    assert failed(report) == [("locate" if name == "s3" else "connect", Fault.TLS_FAILURE)], report
+    assert "does not speak TLS" in report.message
