@@ -138,6 +138,11 @@ class Process:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Every line of the log about the event `name`."""
+        lines = (json.loads(line) for line in self.log.splitlines() if line.startswith("{"))
+        return [line for line in lines if line["event"].startswith(name)]
+
     def signal(self, number: int) -> None:
         assert self.popen
         self.popen.send_signal(number)

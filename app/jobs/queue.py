@@ -70,12 +70,13 @@ def started_key(job: str) -> str:
 
 
 def connect(settings: Settings, *, seconds: float = PUBLISH_SOCKET_SECONDS) -> Redis:
-    """A Redis client whose calls fail within `seconds` and are not retried behind the caller's back."""
+    """A Redis client whose calls fail within twice `seconds`: one that meets a connection which Redis has closed since
+    it was last used is made again, once, on a new one."""
     return Redis.from_url(
         settings.redis_url.get_secret_value(),
         socket_timeout=seconds,
         socket_connect_timeout=PUBLISH_CONNECT_SECONDS,
-        retry=Retry(NoBackoff(), 0),
+        retry=Retry(NoBackoff(), 1),
         decode_responses=True,
     )
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from demo.seaweedfs import SeaweedFS
 
 from app.jobs.queue import QUEUE, TASK
+from demo.seaweedfs import SeaweedFS
 from tests.servers.odd import silent
 from tests.stack import Api, Deployment, clean_environment, until
 
@@ -119,9 +119,14 @@ def test_without_a_worker_nothing_is_stored_and_an_old_job_does_nothing_later(
     assert answer.status == 503
     assert NOT_STARTED - 0.5 < answer.seconds < NOT_STARTED + 2
     assert "No worker" in answer.json["request_info"]["message"]
+    job = deployment.api.events("job submitted")[-1]["job"]
     deployment.start_worker()
-    until(lambda: "job expired" in deployment.worker.log, "the old job is taken and found to be over")
-    assert deployment.worker.log.count("verification finished") == deployment.api.log.count("job submitted") - 1
+
+    def over() -> bool:
+        return job in [event["job"] for event in deployment.worker.events("job expired")]
+
+    until(over, "the old job is taken and found to be over")
+    assert job not in [event["job"] for event in deployment.worker.events("verification finished")]
     assert api.create(good).status == 200
     assert stored(api) == before + 1
     assert seaweedfs.objects("results") == []
