@@ -21,17 +21,3 @@ class Loop:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """What `work` returns or raises, waited for in the calling thread."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    def close(self) -> None:
-        """Stop the loop; whatever is still under way in it is cancelled."""
-        self.run(_cancel_others())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-async def _cancel_others() -> None:
-    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)

@@ -144,6 +144,17 @@ async def test_each_step_is_one_request(name: str) -> None:
         assert report.left_behind
 
 
+@pytest.mark.parametrize("name", ["s3compatible", "gcs", "azure", "oss"])
+async def test_an_upload_that_may_have_happened_and_did_not_leaves_nothing_behind(name: str) -> None:
+    broken = b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"
+    absent = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+    with answering(broken, DELETE=absent) as host:
+        report = await verified(name, host.url)
+    assert failed(report) == [("upload", Fault.PROVIDER_UNAVAILABLE)]
+    assert step(report, "delete").reason == "there was nothing to delete"
+    assert not report.left_behind
+
+
 class TestGoogleToken:
     """The host that issues Google's tokens fails while that of the storage is well."""
 

@@ -64,8 +64,8 @@ def silent() -> contextlib.AbstractContextManager[Odd]:
     return _host(lambda connection, _, over: over.wait(FOREVER_SECONDS) and None)
 
 
-def answering(reply: bytes) -> contextlib.AbstractContextManager[Odd]:
-    """Answers every request with `reply`, a whole HTTP answer, and keeps the connection open for the next."""
+def answering(reply: bytes, **by_method: bytes) -> contextlib.AbstractContextManager[Odd]:
+    """Answers every request with `reply`, a whole HTTP answer, or with its method's own, and keeps the connection."""
 
     def talk(connection: socket.socket, odd: Odd, over: threading.Event) -> None:
         connection.settimeout(0.2)
@@ -77,8 +77,9 @@ def answering(reply: bytes) -> contextlib.AbstractContextManager[Odd]:
             if not request:
                 return
             odd.requests.append(request)
-            head = reply.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
-            connection.sendall(head if request.startswith(b"HEAD ") else reply)
+            method = request.partition(b" ")[0].decode()
+            said = by_method.get(method, reply)
+            connection.sendall(said.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if method == "HEAD" else said)
 
     return _host(talk)
 
