@@ -9,9 +9,9 @@ import structlog
 
 from app.domain import prefix
 from app.domain.destination import Destination, Page, Query, draft
-from app.domain.errors import DestinationLimitReached, VerificationFailed
+from app.domain.errors import DestinationLimitReached
 from app.domain.specs.base import Spec
-from app.domain.verification import Report
+from app.domain.verification import Report, VerificationFailed
 
 log = structlog.get_logger()
 

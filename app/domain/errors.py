@@ -2,10 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from app.domain.verification import Report
+from typing import Any
 
 
 class Role(StrEnum):
@@ -251,14 +248,6 @@ class InvalidParameters(DropoffError):
         super().__init__(message, parameter=faults[0].parameter, parameters=rows)
         self.code = faults[0].code
         self.faults = faults
-
-
-class VerificationFailed(DropoffError):
-    """The test file could not be uploaded and deleted; `details` has the report under `verification`."""
-
-    def __init__(self, report: "Report") -> None:
-        super().__init__(report.message, parameter=report.parameter, verification=report.as_answer())
-        self.code = report.code or Fault.INTERNAL_ERROR
 
 
 class DestinationLimitReached(DropoffError):

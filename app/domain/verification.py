@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from app.domain.errors import Fault
+from app.domain.errors import DropoffError, Fault
 
 
 class Step(StrEnum):
@@ -71,3 +71,11 @@ class Report(BaseModel):
     def as_answer(self) -> dict[str, Any]:
         """The report as a client sees it: absent rather than null where a field does not apply."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+class VerificationFailed(DropoffError):
+    """The test file could not be uploaded and deleted; `details` has the report under `verification`."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(report.message, parameter=report.parameter, verification=report.as_answer())
+        self.code = report.code or Fault.INTERNAL_ERROR
