@@ -1,18 +1,20 @@
 """A destination, what a caller may say about one, and what counts as a change that must be verified."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from app.domain.errors import Fault, InvalidParameters, ParameterFault
-from app.domain.specs import explain, parse
+from app.domain.specs import explain, merged, parse
 from app.domain.specs.base import Name, Spec, refuse
 from app.domain.verification import Report
+
+T = TypeVar("T")
 
 PAGE_SIZE = 10
 NAME_LIMIT = 255
@@ -47,6 +49,17 @@ class Draft:
     name: str
     enabled: bool
     spec: Spec
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an update asks for, parsed. `spec` is None where it stays as it is; `verify` says that the outcome must be
+    proven first."""
+
+    name: str
+    enabled: bool
+    spec: Spec | None
+    verify: bool
 
 
 class SortBy(StrEnum):
@@ -99,18 +112,53 @@ class _Named(BaseModel):
 def draft(body: Mapping[str, Any], *, allow_http: bool) -> Draft:
     """What `body` asks to create. Raises InvalidParameters with every fault of the whole body at once."""
     faults: list[ParameterFault] = []
-    named = spec = None
-    try:
-        named = _Named.model_validate({n: body[n] for n in ("name", "enabled") if body.get(n) not in (None, "")})
-    except ValidationError as error:
-        faults += [_named_fault(explain("", details)) for details in error.errors(include_url=False)]
-    try:
-        spec = parse({n: v for n, v in body.items() if n not in ("name", "enabled")}, allow_http=allow_http)
-    except InvalidParameters as error:
-        faults += error.faults
+    named = _collected(lambda: _named(body), faults)
+    spec = _collected(lambda: parse(_of_the_type(body), allow_http=allow_http), faults)
     if named is None or spec is None:
         raise InvalidParameters(faults)
     return Draft(name=named.name, enabled=named.enabled, spec=spec)
+
+
+def change(current: Destination, secrets: Mapping[str, str], body: Mapping[str, Any], *, allow_http: bool) -> Change:
+    """What `body` asks to change in `current`, whose credentials are `secrets`. Raises InvalidParameters.
+
+    A parameter that is not sent stays; null and the empty text remove an optional one. Decided by values: what is
+    sent as it is already changes nothing. Renaming and disabling do not look at the other parameters, so that both
+    are possible whatever has become of them.
+    """
+    faults: list[ParameterFault] = []
+    named = _collected(lambda: _named({"name": current.name, "enabled": current.enabled, **body}), faults)
+    enabling = named is not None and named.enabled and not current.enabled
+    spec = None
+    if _of_the_type(body) or enabling:
+        whole = {"type": current.type, **current.parameters, **secrets}
+        spec = _collected(lambda: parse(merged(whole, _of_the_type(body)), allow_http=allow_http), faults)
+    if named is None or faults:
+        raise InvalidParameters(faults)
+    if spec and spec.whole() == {"type": current.type, **current.parameters, **secrets}:
+        return Change(named.name, named.enabled, spec=spec if enabling else None, verify=enabling)
+    return Change(named.name, named.enabled, spec=spec, verify=spec is not None)
+
+
+def _collected(call: Callable[[], T], faults: list[ParameterFault]) -> T | None:
+    """What `call` returns; None where it finds faults, which join `faults`."""
+    try:
+        return call()
+    except InvalidParameters as error:
+        faults += error.faults
+        return None
+
+
+def _of_the_type(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of `body` that every type has its own of, and `type` itself."""
+    return {name: value for name, value in body.items() if name not in _Named.model_fields}
+
+
+def _named(body: Mapping[str, Any]) -> _Named:
+    try:
+        return _Named.model_validate({n: body[n] for n in _Named.model_fields if body.get(n) not in (None, "")})
+    except ValidationError as error:
+        raise InvalidParameters([_named_fault(explain("", each)) for each in error.errors(include_url=False)]) from None
 
 
 def _named_fault(fault: ParameterFault) -> ParameterFault:

@@ -262,6 +262,12 @@ class DestinationNotFound(DropoffError):
     code = "destination_not_found"
 
 
+class DestinationChanged(DropoffError):
+    """Another call changed the destination while this one was under way."""
+
+    code = "destination_changed"
+
+
 class Unavailable(DropoffError):
     """A part this service needs does not answer: nothing was created, and the same call may succeed soon."""
 

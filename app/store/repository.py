@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, delete, exc, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.domain.destination import PAGE_SIZE, Destination, Page, Query, SortBy
-from app.domain.errors import DestinationLimitReached, DestinationNotFound, Unavailable
+from app.domain.errors import DestinationChanged, DestinationLimitReached, DestinationNotFound, Unavailable
 from app.domain.verification import Report
 from app.store.tables import AccountRow, DestinationRow, KeyRow
 
@@ -19,6 +19,8 @@ _SORTED = {
     SortBy.NAME: DestinationRow.folded,
     SortBy.TYPE: DestinationRow.type,
 }
+
+_NOT_FOUND = "There is no destination with this id in this account."
 
 
 def key_hash(key: str) -> str:
@@ -83,11 +85,32 @@ class Repository:
 
     async def get(self, account: int, destination: str) -> Destination:
         """Raises DestinationNotFound where this account has no such destination, whoever else may have it."""
+        return (await self.whole(account, destination))[0]
+
+    async def whole(self, account: int, destination: str) -> tuple[Destination, str]:
+        """The destination, and its sealed credentials. Raises DestinationNotFound."""
         async with self._transaction() as session:
             row = await session.scalar(select(DestinationRow).where(*_is(account, destination)))
         if row is None:
-            raise DestinationNotFound("There is no destination with this id in this account.")
-        return _destination(row)
+            raise DestinationNotFound(_NOT_FOUND)
+        return _destination(row), row.sealed
+
+    async def change(self, destination: Destination, sealed: str, *, was: int) -> None:
+        """Store `destination` over the one whose version was `was`.
+
+        Raises DestinationNotFound where it is gone, DestinationChanged where it has another version by now.
+        """
+        values = {**_columns(destination), "sealed": sealed}
+        which = _is(destination.account, destination.id)
+        change = update(DestinationRow).where(*which, DestinationRow.version == was).values(**values)
+        async with self._transaction() as session:
+            if _rows(await session.execute(change)):
+                return
+            if await session.scalar(select(DestinationRow.id).where(*which)) is None:
+                raise DestinationNotFound(_NOT_FOUND)
+        raise DestinationChanged(
+            "The destination was changed by another call meanwhile: read it again, and send the change once more."
+        )
 
     async def page(self, account: int, query: Query) -> Page:
         """The page of the account's destinations that `query` asks for; empty past the end."""
@@ -115,7 +138,7 @@ class Repository:
         give_back = update(AccountRow).where(AccountRow.id == account).values(used=AccountRow.used - 1)
         async with self._transaction() as session:
             if _rows(await session.execute(delete(DestinationRow).where(*_is(account, destination)))) == 0:
-                raise DestinationNotFound("There is no destination with this id in this account.")
+                raise DestinationNotFound(_NOT_FOUND)
             await session.execute(give_back)
 
 

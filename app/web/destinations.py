@@ -30,6 +30,7 @@ class DestinationHandlers:
             web.post("/destination", self.create),
             web.get("/destinations", self.list),
             web.get("/destinations/{id}", self.get),
+            web.put("/destinations/{id}", self.update),
             web.delete("/destinations/{id}", self.delete),
         ]
 
@@ -60,6 +61,13 @@ class DestinationHandlers:
         account = await account_of(request, self._keys)
         _no_query(request)
         destination = await self._destinations.get(account, request.match_info["id"])
+        return answer({"request_info": _SUCCESS, "destination": shown(destination)})
+
+    async def update(self, request: web.Request) -> web.Response:
+        account = await account_of(request, self._keys)
+        _no_query(request)
+        body = await parameters_of(request)
+        destination = await self._destinations.update(account, request.match_info["id"], body)
         return answer({"request_info": _SUCCESS, "destination": shown(destination)})
 
     async def delete(self, request: web.Request) -> web.Response:

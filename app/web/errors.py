@@ -9,6 +9,7 @@ import structlog
 from aiohttp import web
 
 from app.domain.errors import (
+    DestinationChanged,
     DestinationNotFound,
     DropoffError,
     Unauthorized,
@@ -21,6 +22,7 @@ log = structlog.get_logger()
 _STATUS: tuple[tuple[type[DropoffError], int], ...] = (
     (Unauthorized, 401),
     (DestinationNotFound, 404),
+    (DestinationChanged, 409),
     (Unavailable, 503),
     (VerificationTimedOut, 504),
     (DropoffError, 400),

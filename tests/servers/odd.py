@@ -1,6 +1,7 @@
 """Hosts that are no storage: silent, talkative in HTML, redirecting, endless; each counts what reaches it."""
 
 import contextlib
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ class Odd:
     url: str
     connections: int = 0
     requests: list[bytes] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
 
 
 Talk = Callable[[socket.socket, Odd, threading.Event], None]
@@ -68,20 +70,36 @@ def answering(reply: bytes, **by_method: bytes) -> contextlib.AbstractContextMan
     """Answers every request with `reply`, a whole HTTP answer, or with its method's own, and keeps the connection."""
 
     def talk(connection: socket.socket, odd: Odd, over: threading.Event) -> None:
-        connection.settimeout(0.2)
-        while not over.is_set():
-            try:
-                request = _request(connection)
-            except TimeoutError:
-                continue
-            if not request:
-                return
+        for request in _requests(connection, over):
             odd.requests.append(request)
             method = request.partition(b" ")[0].decode()
             said = by_method.get(method, reply)
             connection.sendall(said.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if method == "HEAD" else said)
 
     return _host(talk)
+
+
+def gated(reply: bytes) -> contextlib.AbstractContextManager[Odd]:
+    """Answers every request with `reply`, but none before its `gate` is set."""
+
+    def talk(connection: socket.socket, odd: Odd, over: threading.Event) -> None:
+        for request in _requests(connection, over):
+            odd.requests.append(request)
+            while not odd.gate.wait(0.05):
+                if over.is_set():
+                    return
+            connection.sendall(reply)
+
+    return _host(talk)
+
+
+def _requests(connection: socket.socket, over: threading.Event) -> Iterator[bytes]:
+    """The requests that come on this connection, until the client closes it or the host is over."""
+    while not over.is_set():
+        if select.select([connection], [], [], 0.2)[0]:
+            if not (request := _request(connection)):
+                return
+            yield request
 
 
 def _request(connection: socket.socket) -> bytes:
@@ -97,6 +115,10 @@ def _request(connection: socket.socket) -> bytes:
     while len(body) < (int(lengths[0]) if lengths else 0):
         body += connection.recv(65536)
     return head + b"\r\n\r\n" + body
+
+
+STORED = b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 0\r\n\r\n'
+"""What a store of the S3 dialect says to an upload, and may say to a delete."""
 
 
 def html() -> contextlib.AbstractContextManager[Odd]:

@@ -294,7 +294,7 @@ def test_what_is_often_pasted_wrong_is_recognised(
     [
         ("PATCH", "/destinations", {"GET", "HEAD", "POST"}),
         ("DELETE", "/destinations", {"GET", "HEAD", "POST"}),
-        ("POST", "/destinations/000000000000", {"GET", "HEAD", "DELETE"}),
+        ("POST", "/destinations/000000000000", {"GET", "HEAD", "PUT", "DELETE"}),
         ("GET", "/destination", {"POST"}),
     ],
 )

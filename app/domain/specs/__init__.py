@@ -43,6 +43,22 @@ def parse(parameters: Mapping[str, Any], *, allow_http: bool) -> Spec:
         raise InvalidParameters([explain(kind, details) for details in error.errors(include_url=False)]) from None
 
 
+def merged(current: Mapping[str, str], sent: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that an update asks for: those of `current`, replaced by those that are `sent`.
+
+    With another type, what that type knows too is kept; a parameter that is sent displaces those which cannot stand
+    beside it.
+    """
+    kind = sent.get("type", current["type"])
+    spec = SPECS.get(kind) if isinstance(kind, str) else None
+    kept = {name: value for name, value in current.items() if name != "type"}
+    if spec:
+        displaced = {name for each, value in sent.items() if value for name in spec.displaces.get(each, ())}
+        known = spec.parameters() if kind != current["type"] else kept.keys()
+        kept = {name: value for name, value in kept.items() if name in known and name not in displaced}
+    return {"type": kind, **kept, **{name: value for name, value in sent.items() if name != "type"}}
+
+
 def _required(spec: type[Spec], name: str) -> bool:
     return name not in spec.model_fields or spec.model_fields[name].is_required()
 

@@ -67,6 +67,8 @@ class Spec(BaseModel):
 
     provider: ClassVar[str]
     roles: ClassVar[dict[Role, str]]
+    displaces: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """By parameter, those that an update lets go when it sends this one."""
     type: str
 
     @classmethod

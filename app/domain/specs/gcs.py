@@ -96,6 +96,12 @@ class GcsSpec(Spec):
         Role.REGION: "gcs_bucket_name",
     }
 
+    displaces: ClassVar[dict[str, tuple[str, ...]]] = {
+        "gcs_service_account_key": ("gcs_access_key", "gcs_secret_key"),
+        "gcs_access_key": ("gcs_service_account_key",),
+        "gcs_secret_key": ("gcs_service_account_key",),
+    }
+
     type: Literal["gcs"]
     gcs_access_key: Annotated[Credential, AfterValidator(_access_id)] | None = None
     gcs_secret_key: (
