@@ -1,5 +1,6 @@
 """Destinations: the rules of creating, reading, listing and deleting them. No HTTP in it."""
 
+import contextlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,7 +11,7 @@ import structlog
 
 from app.domain import prefix
 from app.domain.destination import Destination, Page, Query, change, draft
-from app.domain.errors import DestinationLimitReached
+from app.domain.errors import DestinationLimitReached, DestinationNotFound
 from app.domain.specs.base import Spec
 from app.domain.verification import Report, VerificationFailed
 from app.store.sealing import NotSealedByUs
@@ -31,9 +32,9 @@ class Keeps(Protocol):
 
 
 class Verifies(Protocol):
-    """Writes and deletes `key` as `spec` says, and reports."""
+    """Writes and deletes `key` as `spec` says, for `account`, and reports."""
 
-    async def verify(self, spec: Spec, key: str) -> Report: ...
+    async def verify(self, account: int, spec: Spec, key: str) -> Report: ...
 
 
 class Seals(Protocol):
@@ -53,21 +54,25 @@ class Destinations:
         self._allow_http = allow_http
         self.limit = limit
 
-    async def create(self, account: int, body: Mapping[str, Any]) -> Destination:
-        """The destination that `body` describes, stored; an enabled one only after its verification succeeded.
+    async def create(self, account: int, body: Mapping[str, Any], new_id: str, *, again: bool = False) -> Destination:
+        """The destination that `body` describes, stored as `new_id`; an enabled one only after its verification
+        succeeded. `again` says that this may have been done before, by somebody who died before he could say so.
 
-        Raises InvalidParameters, VerificationFailed, DestinationLimitReached, Unavailable, VerificationTimedOut;
-        after each of them nothing is stored.
+        Raises InvalidParameters, TooManyVerifications, VerificationFailed, DestinationLimitReached, Unavailable and
+        VerificationTimedOut; after each of them nothing is stored.
         """
         wanted = draft(body, allow_http=self._allow_http)
+        if again:
+            with contextlib.suppress(DestinationNotFound):
+                return await self._kept.get(account, new_id)
         if await self._kept.used(account) >= self.limit:
             raise DestinationLimitReached(
                 f"This account has its {self.limit} destinations already: delete one, or ask for a higher limit."
             )
-        report = await self._verified(wanted.spec) if wanted.enabled else None
+        report = await self._verified(account, wanted.spec) if wanted.enabled else None
         now = datetime.now(UTC)
         destination = Destination(
-            id=secrets.token_hex(6).upper(),
+            id=new_id,
             account=account,
             name=wanted.name,
             type=wanted.spec.type,
@@ -91,7 +96,7 @@ class Destinations:
         """
         current, sealed = await self._kept.whole(account, destination)
         wanted = change(current, self._credentials(current, sealed), body, allow_http=self._allow_http)
-        report = await self._verified(wanted.spec) if wanted.spec and wanted.verify else None
+        report = await self._verified(account, wanted.spec) if wanted.spec and wanted.verify else None
         now = datetime.now(UTC)
         after = replace(
             current,
@@ -130,12 +135,17 @@ class Destinations:
             log.error("credentials cannot be opened with any of the sealing keys", destination=destination.id)
             return {}
 
-    async def _verified(self, spec: Spec) -> Report:
+    async def _verified(self, account: int, spec: Spec) -> Report:
         """The report of a verification that succeeded. Raises VerificationFailed with the one that did not."""
-        report = await self._verifier.verify(spec, test_key(spec, datetime.now(UTC)))
+        report = await self._verifier.verify(account, spec, test_key(spec, datetime.now(UTC)))
         if not report.ok:
             raise VerificationFailed(report)
         return report
+
+
+def new_id() -> str:
+    """An id that no destination has yet: 48 random bits."""
+    return secrets.token_hex(6).upper()
 
 
 def test_key(spec: Spec, now: datetime) -> str:

@@ -27,6 +27,8 @@ class Settings(BaseSettings):
     hold_seconds: float = Field(30, gt=0, le=600)
     verify_seconds: float = Field(15, gt=0, le=300)
     destination_limit: int = Field(50, ge=0)
+    account_verifications: int = Field(20, ge=1)
+    held_requests: int = Field(10_000, ge=1)
     egress_allow: Annotated[tuple[Network, ...], NoDecode] = ()
     allow_http: bool = False
     s3_endpoint: str = ""

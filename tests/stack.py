@@ -202,12 +202,15 @@ def wait_ready(process: Process) -> None:
 
 
 class Deployment:
-    """Redis, one API process and one worker, each a process of its own that can be stopped, frozen and started."""
+    """Redis, API processes and workers, each a process of its own that can be stopped, frozen and started.
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    `api`, `worker` and `url` are the first ones.
+    """
+
+    def __init__(self, folder: Path, apis: int = 1, workers: int = 1, **settings: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._redis_port, self._api_port = free_port(), free_port()
+        self._redis_port, ports = free_port(), [free_port() for _ in range(apis)]
         self.redis_url = f"redis://:{REDIS_PASSWORD}@127.0.0.1:{self._redis_port}/0"
         self.environment = clean_environment(
             DROPOFF_DATA=str(folder),
@@ -217,12 +220,15 @@ class Deployment:
         )
         arguments = ("--port", str(self._redis_port), "--bind", "127.0.0.1", "--requirepass", REDIS_PASSWORD)
         kept = ("--dir", str(folder), "--appendonly", "yes", "--save", "60 1")
+        dropoff = (sys.executable, "-m", "app.cli")
         self.redis = self._process("redis", redis_binary(), *arguments, *kept)
-        self.api = self._process(
-            "api", sys.executable, "-m", "app.cli", "api", "--host", "127.0.0.1", "--port", str(self._api_port)
-        )
-        self.worker = self._process("worker", sys.executable, "-m", "app.cli", "worker")
-        self.url = f"http://127.0.0.1:{self._api_port}"
+        self.apis = [
+            self._process(f"api{n or ''}", *dropoff, "api", "--host", "127.0.0.1", "--port", str(port))
+            for n, port in enumerate(ports)
+        ]
+        self.workers = [self._process(f"worker{n or ''}", *dropoff, "worker") for n in range(workers)]
+        self.urls = [f"http://127.0.0.1:{port}" for port in ports]
+        self.api, self.worker, self.url = self.apis[0], self.workers[0], self.urls[0]
 
     def _process(self, name: str, *command: str) -> Process:
         return Process(command, self.folder / f"{name}.log", self.environment)
@@ -242,15 +248,17 @@ class Deployment:
         self.redis.start()
         until(lambda: accepts(self._redis_port), "Redis accepts connections")
 
-    def start_api(self) -> None:
-        self.api.start()
-        until(lambda: accepts(self._api_port), f"the API listens\n{self.api.log}")
+    def start_api(self, number: int = 0) -> None:
+        self.apis[number].start()
+        port = int(self.urls[number].rpartition(":")[2])
+        until(lambda: accepts(port), f"the API listens\n{self.apis[number].log}")
 
-    def start_worker(self) -> None:
+    def start_worker(self, number: int = 0) -> None:
         """Return when the worker has said once more that it is ready."""
-        before = self.worker.log.count("worker ready") if self.worker.log_path.exists() else 0
-        self.worker.start()
-        until(lambda: self.worker.log.count("worker ready") > before, f"the worker is ready\n{self.worker.log}")
+        worker = self.workers[number]
+        before = worker.log.count("worker ready") if worker.log_path.exists() else 0
+        worker.start()
+        until(lambda: worker.log.count("worker ready") > before, f"the worker is ready\n{worker.log}")
 
     def logs(self) -> str:
         return "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
@@ -259,8 +267,10 @@ class Deployment:
         try:
             self.dropoff("migrate")
             self.start_redis()
-            self.start_api()
-            self.start_worker()
+            for number in range(len(self.apis)):
+                self.start_api(number)
+            for number in range(len(self.workers)):
+                self.start_worker(number)
         except BaseException:
             self.stop()
             raise
@@ -270,7 +280,7 @@ class Deployment:
         self.stop()
 
     def stop(self) -> None:
-        for process in (self.api, self.worker, self.redis):
+        for process in (*self.apis, *self.workers, self.redis):
             process.stop()
 
 

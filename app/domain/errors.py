@@ -222,6 +222,8 @@ class DropoffError(Exception):
     """An answer other than success. `code` and `message` are for the caller; `details` join the error object."""
 
     code = "internal_error"
+    retry_after: int | None = None
+    """Seconds after which the same call may succeed."""
 
     def __init__(self, message: str, *, parameter: str | None = None, **details: Any) -> None:
         super().__init__(message)
@@ -266,6 +268,26 @@ class DestinationChanged(DropoffError):
     """Another call changed the destination while this one was under way."""
 
     code = "destination_changed"
+
+
+class KeyReused(DropoffError):
+    """An Idempotency-Key came again with another request."""
+
+    code = "idempotency_key_reused"
+
+
+class StillUnderWay(DropoffError):
+    """A request with the same Idempotency-Key is being worked on."""
+
+    code = "idempotency_key_in_use"
+    retry_after = 2
+
+
+class TooManyVerifications(DropoffError):
+    """The account has as many verifications under way as it may have at once."""
+
+    code = "too_many_verifications"
+    retry_after = 2
 
 
 class Unavailable(DropoffError):

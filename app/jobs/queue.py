@@ -1,8 +1,10 @@
 """The task that workers run, its sealed message, and the hold: submit a job and wait for its report."""
 
 import asyncio
+import contextlib
 import time
 import uuid
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol
@@ -16,7 +18,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from app.domain.errors import Unavailable, VerificationTimedOut
+from app.domain.errors import TooManyVerifications, Unavailable, VerificationTimedOut
 from app.domain.specs.base import Spec
 from app.domain.verification import Report
 from app.jobs.replies import Replies
@@ -28,14 +30,26 @@ TASK = "dropoff.verify"
 QUEUE = "dropoff"
 
 # A Redis that is frozen or cut off must fail a publication before a client's patience ends.
+CALL_SOCKET_SECONDS = 1.5
 PUBLISH_SOCKET_SECONDS = 2.0
 PUBLISH_CONNECT_SECONDS = 1.0
 PUBLISH_SECONDS = 4.0
 PUBLISH_THREADS = 4
 
-_NO_BROKER = "The job queue does not answer: nothing was created, try again shortly."
-_NO_WORKER = "No worker was free to verify the destination: nothing was created, try again shortly."
-_TOO_SLOW = "The verification was started and did not end in time: nothing was created."
+_NO_BROKER = "The job queue does not answer: nothing was created or changed, try again shortly."
+_NO_WORKER = "No worker was free to verify the destination: nothing was created or changed, try again shortly."
+_TOO_SLOW = "The verification was started and did not end in time: nothing was created or changed."
+_FULL = "This process holds as many requests as it may: nothing was created or changed, try again shortly."
+
+# Takes a place among those of an account, of which there are ARGV[1], up to the time ARGV[4]; what a dead process
+# took is over by then. One script, so that two requests cannot take the last place.
+_TAKE_PLACE = """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
+if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[1]) then return 0 end
+redis.call('ZADD', KEYS[1], ARGV[4], ARGV[2])
+redis.call('EXPIREAT', KEYS[1], math.ceil(ARGV[4]))
+return 1
+"""
 
 
 class Job(BaseModel):
@@ -69,7 +83,7 @@ def started_key(job: str) -> str:
     return f"dropoff:started:{job}"
 
 
-def connect(settings: Settings, *, seconds: float = PUBLISH_SOCKET_SECONDS) -> Redis:
+def connect(settings: Settings, *, seconds: float = CALL_SOCKET_SECONDS) -> Redis:
     """A Redis client whose calls fail within twice `seconds`: one that meets a connection which Redis has closed since
     it was last used is made again, once, on a new one."""
     return Redis.from_url(
@@ -119,12 +133,15 @@ class Queue:
         self._settings = settings
         self._threads = ThreadPoolExecutor(PUBLISH_THREADS, "publish")
 
-    async def verify(self, spec: Spec, key: str) -> Report:
+    async def verify(self, account: int, spec: Spec, key: str) -> Report:
         """The report on writing and deleting `key` as `spec` says.
 
-        Raises Unavailable where the queue does not answer or no worker took the job in time, and
-        VerificationTimedOut where one did and was not done when the hold ended.
+        Raises TooManyVerifications where `account` has enough of them under way, Unavailable where the queue does not
+        answer, no worker took the job in time or this process holds enough requests, and VerificationTimedOut where
+        a worker began and was not done when the hold ended.
         """
+        if self._replies.held >= self._settings.held_requests:
+            raise Unavailable(_FULL)
         now = time.time()
         job = Job(
             id=str(uuid.uuid4()),
@@ -134,9 +151,30 @@ class Queue:
             start_by=now + self._settings.start_seconds,
         )
         with self._replies.expected(job.id) as report:
-            await self._publish(job)
-            log.info("job submitted", job=job.id, type=spec.type)
-            return await self._held(job, report)
+            async with self._place(account, job.id, now):
+                await self._publish(job)
+                log.info("job submitted", job=job.id, type=spec.type)
+                return await self._held(job, report)
+
+    @contextlib.asynccontextmanager
+    async def _place(self, account: int, job: str, now: float) -> AsyncIterator[None]:
+        """A place among the verifications that `account` may have under way, whichever process holds them."""
+        name = f"dropoff:underway:{account}"
+        limit, until = self._settings.account_verifications, now + self._settings.hold_seconds
+        try:
+            taken: Any = self._redis.eval(_TAKE_PLACE, 1, name, str(limit), job, str(now), str(until))
+            if not await taken:
+                raise TooManyVerifications(
+                    f"This account has {limit} verifications under way, which is as many as it may have: nothing was "
+                    "created or changed, try again when one has ended."
+                )
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise Unavailable(_NO_BROKER) from error
+        try:
+            yield
+        finally:
+            with contextlib.suppress(redis.exceptions.RedisError, OSError):
+                await self._redis.zrem(name, job)
 
     async def _publish(self, job: Job) -> None:
         """Celery's call blocks, so it is made in a thread, and waited for only so long."""

@@ -1,17 +1,15 @@
 """Accounts and destinations in the database; every query names the account, so none sees another's."""
 
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exc, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 
 from app.domain.destination import PAGE_SIZE, Destination, Page, Query, SortBy
-from app.domain.errors import DestinationChanged, DestinationLimitReached, DestinationNotFound, Unavailable
+from app.domain.errors import DestinationChanged, DestinationLimitReached, DestinationNotFound
 from app.domain.verification import Report
+from app.store.engine import Transactions
 from app.store.tables import AccountRow, DestinationRow, KeyRow
 
 _SORTED = {
@@ -28,29 +26,18 @@ def key_hash(key: str) -> str:
     return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
 
 
-class Repository:
+class Repository(Transactions):
     """The only way to the tables. Every method raises Unavailable while the database does not answer."""
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._sessions = async_sessionmaker(engine, expire_on_commit=False)
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AsyncSession]:
-        try:
-            async with self._sessions.begin() as session:
-                yield session
-        except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, OSError) as error:
-            raise Unavailable("The database does not answer: nothing was changed, try again shortly.") from error
 
     async def account_of(self, key: str) -> int | None:
         """The account that `key` opens."""
-        async with self._transaction() as session:
+        async with self.transaction() as session:
             return await session.scalar(select(KeyRow.account_id).where(KeyRow.hash == key_hash(key)))
 
     async def ensure_key(self, account: str, key: str) -> None:
         """Let `key` open the account named `account`, which is made where there is none yet."""
         now = datetime.now(UTC)
-        async with self._transaction() as session:
+        async with self.transaction() as session:
             row = await session.scalar(select(AccountRow).where(AccountRow.name == account))
             if row is None:
                 row = AccountRow(name=account, used=0, created_at=now)
@@ -61,12 +48,12 @@ class Repository:
 
     async def remove_key(self, key: str) -> None:
         """Let `key` open nothing any more."""
-        async with self._transaction() as session:
+        async with self.transaction() as session:
             await session.execute(delete(KeyRow).where(KeyRow.hash == key_hash(key)))
 
     async def used(self, account: int) -> int:
         """How many destinations the account has."""
-        async with self._transaction() as session:
+        async with self.transaction() as session:
             return await session.scalar(select(AccountRow.used).where(AccountRow.id == account)) or 0
 
     async def add(self, destination: Destination, sealed: str, limit: int) -> None:
@@ -76,7 +63,7 @@ class Repository:
             .where(AccountRow.id == destination.account, AccountRow.used < limit)
             .values(used=AccountRow.used + 1)
         )
-        async with self._transaction() as session:
+        async with self.transaction() as session:
             if _rows(await session.execute(take)) == 0:
                 raise DestinationLimitReached(
                     f"This account has its {limit} destinations already: delete one, or ask for a higher limit."
@@ -89,7 +76,7 @@ class Repository:
 
     async def whole(self, account: int, destination: str) -> tuple[Destination, str]:
         """The destination, and its sealed credentials. Raises DestinationNotFound."""
-        async with self._transaction() as session:
+        async with self.transaction() as session:
             row = await session.scalar(select(DestinationRow).where(*_is(account, destination)))
         if row is None:
             raise DestinationNotFound(_NOT_FOUND)
@@ -103,7 +90,7 @@ class Repository:
         values = {**_columns(destination), "sealed": sealed}
         which = _is(destination.account, destination.id)
         change = update(DestinationRow).where(*which, DestinationRow.version == was).values(**values)
-        async with self._transaction() as session:
+        async with self.transaction() as session:
             if _rows(await session.execute(change)):
                 return
             if await session.scalar(select(DestinationRow.id).where(*which)) is None:
@@ -125,7 +112,7 @@ class Repository:
             .limit(PAGE_SIZE)
             .offset((query.page - 1) * PAGE_SIZE)
         )
-        async with self._transaction() as session:
+        async with self.transaction() as session:
             used = await session.scalar(select(AccountRow.used).where(AccountRow.id == account)) or 0
             found = (await session.scalars(rows)).all()
             count = used
@@ -136,7 +123,7 @@ class Repository:
     async def delete(self, account: int, destination: str) -> None:
         """Raises DestinationNotFound where this account has no such destination."""
         give_back = update(AccountRow).where(AccountRow.id == account).values(used=AccountRow.used - 1)
-        async with self._transaction() as session:
+        async with self.transaction() as session:
             if _rows(await session.execute(delete(DestinationRow).where(*_is(account, destination)))) == 0:
                 raise DestinationNotFound(_NOT_FOUND)
             await session.execute(give_back)

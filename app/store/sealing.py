@@ -1,5 +1,6 @@
 """Sealing: what may not be read at rest or on its way is encrypted, and refused if it was not sealed by us."""
 
+import hmac
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ class Sealer:
     def __init__(self, keys: Sequence[str]) -> None:
         if not keys:
             raise ValueError("DROPOFF_SECRET_KEYS is not set: generate a key with `dropoff secrets generate`")
+        self._keys = tuple(keys)
         try:
             self._fernet = MultiFernet([Fernet(key) for key in keys])
         except ValueError:
@@ -28,6 +30,11 @@ class Sealer:
     def seal(self, content: dict[str, Any]) -> str:
         """`content`, which must be JSON, as text that only these keys open."""
         return self._fernet.encrypt(json.dumps(content).encode()).decode()
+
+    def fingerprints(self, content: object) -> list[str]:
+        """Hashes of `content`, which must be JSON, one by each key: they tell nothing to who has not the keys."""
+        text = json.dumps(content, sort_keys=True).encode()
+        return [hmac.new(key.encode(), text, "sha256").hexdigest() for key in self._keys]
 
     def open(self, sealed: str) -> dict[str, Any]:
         """What was sealed. Raises NotSealedByUs for anything else."""

@@ -75,3 +75,23 @@ class DestinationRow(Table):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
     verified_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     verification: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class ClaimRow(Table):
+    """An Idempotency-Key, of which only the SHA-256 is known here, and what became of the request that claimed it.
+
+    `fingerprint` is a keyed hash of the request. Until there is an answer, the request is being worked on up to
+    `until`; after that its process has died. `destination` is the id that a create gives, the first time and again.
+    """
+
+    __tablename__ = "claims"
+    __table_args__ = (Index(None, "created_at"),)
+
+    account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    destination: Mapped[str] = mapped_column(String(12))
+    until: Mapped[datetime] = mapped_column(UtcDateTime)
+    status: Mapped[int | None]
+    answer: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)

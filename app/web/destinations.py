@@ -10,9 +10,11 @@ from app.domain.destination import PAGE_SIZE, Destination, query
 from app.domain.errors import InvalidParameters, ParameterFault
 from app.domain.specs import printable
 from app.service import Destinations
+from app.store.claims import Claim
 from app.web.auth import KnowsKeys, account_of, query_of
 from app.web.body import parameters_of
 from app.web.errors import answer
+from app.web.idempotency import Idempotency
 
 _SUCCESS = {"success": True}
 
@@ -20,9 +22,10 @@ _SUCCESS = {"success": True}
 class DestinationHandlers:
     """The calls on destinations, for the account that the request's key opens."""
 
-    def __init__(self, destinations: Destinations, keys: KnowsKeys) -> None:
+    def __init__(self, destinations: Destinations, keys: KnowsKeys, idempotency: Idempotency) -> None:
         self._destinations = destinations
         self._keys = keys
+        self._idempotency = idempotency
 
     def routes(self) -> list[web.AbstractRouteDef]:
         return [
@@ -37,8 +40,12 @@ class DestinationHandlers:
     async def create(self, request: web.Request) -> web.Response:
         account = await account_of(request, self._keys)
         _no_query(request)
-        destination = await self._destinations.create(account, await parameters_of(request))
-        return answer({"request_info": _SUCCESS, "destination": shown(destination)})
+        body = await parameters_of(request)
+
+        async def create(claim: Claim) -> web.Response:
+            return _one(await self._destinations.create(account, body, claim.destination, again=claim.again))
+
+        return await self._idempotency.once(request, account, body, create)
 
     async def list(self, request: web.Request) -> web.Response:
         account = await account_of(request, self._keys)
@@ -60,21 +67,27 @@ class DestinationHandlers:
     async def get(self, request: web.Request) -> web.Response:
         account = await account_of(request, self._keys)
         _no_query(request)
-        destination = await self._destinations.get(account, request.match_info["id"])
-        return answer({"request_info": _SUCCESS, "destination": shown(destination)})
+        return _one(await self._destinations.get(account, request.match_info["id"]))
 
     async def update(self, request: web.Request) -> web.Response:
         account = await account_of(request, self._keys)
         _no_query(request)
         body = await parameters_of(request)
-        destination = await self._destinations.update(account, request.match_info["id"], body)
-        return answer({"request_info": _SUCCESS, "destination": shown(destination)})
+
+        async def update(_: Claim) -> web.Response:
+            return _one(await self._destinations.update(account, request.match_info["id"], body))
+
+        return await self._idempotency.once(request, account, body, update)
 
     async def delete(self, request: web.Request) -> web.Response:
         account = await account_of(request, self._keys)
         _no_query(request)
         await self._destinations.delete(account, request.match_info["id"])
         return answer({"request_info": {**_SUCCESS, "message": "1 Destination deleted"}})
+
+
+def _one(destination: Destination) -> web.Response:
+    return answer({"request_info": _SUCCESS, "destination": shown(destination)})
 
 
 def _no_query(request: web.Request) -> None:

@@ -12,6 +12,9 @@ from app.domain.errors import (
     DestinationChanged,
     DestinationNotFound,
     DropoffError,
+    KeyReused,
+    StillUnderWay,
+    TooManyVerifications,
     Unauthorized,
     Unavailable,
     VerificationTimedOut,
@@ -23,6 +26,9 @@ _STATUS: tuple[tuple[type[DropoffError], int], ...] = (
     (Unauthorized, 401),
     (DestinationNotFound, 404),
     (DestinationChanged, 409),
+    (StillUnderWay, 409),
+    (KeyReused, 422),
+    (TooManyVerifications, 429),
     (Unavailable, 503),
     (VerificationTimedOut, 504),
     (DropoffError, 400),
@@ -59,6 +65,15 @@ def refusal(
     return answer(envelope, status=status, headers=headers)
 
 
+def refused(error: DropoffError) -> web.Response:
+    """The answer that `error` stands for."""
+    status = next(status for kind, status in _STATUS if isinstance(error, kind))
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return refusal(status, error.code, error.message, headers=headers, parameter=error.parameter, **error.details)
+
+
 @web.middleware
 async def envelope(request: web.Request, handler: Any) -> web.StreamResponse:
     """Answer every error in the envelope, and give every answer a request id that the logs have too."""
@@ -74,11 +89,7 @@ async def _enveloped(request: web.Request, handler: Any) -> web.StreamResponse:
         response: web.StreamResponse = await handler(request)
         return response
     except DropoffError as error:
-        status = next(status for kind, status in _STATUS if isinstance(error, kind))
-        headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Unavailable) else {}
-        if status == 401:
-            headers["WWW-Authenticate"] = "Bearer"
-        return refusal(status, error.code, error.message, headers=headers, parameter=error.parameter, **error.details)
+        return refused(error)
     except web.HTTPException as error:
         if error.status < 400:
             raise
@@ -87,5 +98,5 @@ async def _enveloped(request: web.Request, handler: Any) -> web.StreamResponse:
         return refusal(error.status, code, message, headers=kept)
     except Exception:
         log.exception("request broke")
-        message = "Something broke on our side: nothing was created. Tell us the X-Request-Id of this answer."
+        message = "Something broke on our side, and nothing was changed: tell us the X-Request-Id of this answer."
         return refusal(500, "internal_error", message)

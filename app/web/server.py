@@ -13,6 +13,7 @@ from app.jobs.queue import Queue, celery_app, connect
 from app.jobs.replies import POP_SECONDS, Replies
 from app.service import Destinations
 from app.settings import Settings
+from app.store.claims import Claims
 from app.store.engine import open_engine, require_schema
 from app.store.repository import Repository
 from app.store.sealing import Sealer
@@ -20,6 +21,7 @@ from app.web.body import BODY_LIMIT
 from app.web.destinations import DestinationHandlers
 from app.web.errors import envelope
 from app.web.health import healthz
+from app.web.idempotency import Idempotency
 
 log = structlog.get_logger()
 
@@ -58,7 +60,8 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
             repository, queue, sealer, limit=settings.destination_limit, allow_http=settings.allow_http
         )
         app = web.Application(middlewares=[envelope], client_max_size=BODY_LIMIT)
-        app.add_routes(DestinationHandlers(destinations, repository).routes())
+        idempotency = Idempotency(Claims(engine), sealer, settings.hold_seconds)
+        app.add_routes(DestinationHandlers(destinations, repository, idempotency).routes())
         app.router.add_get("/healthz", healthz)
         yield app
 

@@ -9,7 +9,7 @@ import pytest
 from app.domain.errors import InvalidParameters
 from app.domain.specs.base import Spec
 from app.domain.verification import Report
-from app.service import Destinations
+from app.service import Destinations, new_id
 from app.store.engine import migrate, open_engine
 from app.store.repository import Repository
 from app.store.sealing import Sealer, new_key
@@ -19,7 +19,7 @@ from tests.unit.test_specs import GOOD
 class NeverAsked:
     """No verification may be asked for here."""
 
-    async def verify(self, spec: Spec, key: str) -> Report:
+    async def verify(self, account: int, spec: Spec, key: str) -> Report:
         raise AssertionError("a verification was asked for")
 
 
@@ -37,7 +37,7 @@ async def test_credentials_that_no_key_opens_hinder_no_rename_and_can_be_sent_ag
     before, after = (
         Destinations(repository, NeverAsked(), Sealer((new_key(),)), limit=9, allow_http=False) for _ in range(2)
     )
-    created = await before.create(account, {"name": "n", "enabled": False, "type": "azure", **GOOD["azure"]})
+    created = await before.create(account, {"name": "n", "enabled": False, "type": "azure", **GOOD["azure"]}, new_id())
     renamed = await after.update(account, created.id, {"name": "m"})
     assert (renamed.name, renamed.version) == ("m", 2)
     with pytest.raises(InvalidParameters) as caught:
@@ -56,7 +56,7 @@ async def test_a_rule_that_came_later_hinders_no_disabling(repository: Repositor
     sealer = Sealer((new_key(),))
     then, now = (Destinations(repository, NeverAsked(), sealer, limit=9, allow_http=allow) for allow in (True, False))
     body = {**GOOD["s3compatible"], "s3_endpoint": "http://127.0.0.1:9000"}
-    created = await then.create(account, {"name": "n", "enabled": False, "type": "s3compatible", **body})
+    created = await then.create(account, {"name": "n", "enabled": False, "type": "s3compatible", **body}, new_id())
     assert (await now.update(account, created.id, {"enabled": False, "name": "m"})).name == "m"
     with pytest.raises(InvalidParameters):
         await now.update(account, created.id, {"enabled": True})
