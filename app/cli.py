@@ -10,12 +10,16 @@ from typing import NoReturn, TypeVar
 
 import click
 from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import logs
+from app.domain.errors import Unavailable
 from app.settings import Settings
 from app.store.engine import SchemaMismatch, migrate, open_engine, require_schema
 from app.store.repository import Repository
-from app.store.sealing import new_key
+from app.store.rotation import BATCH, Progress, Rotation
+from app.store.sealing import Sealer, new_key
 
 T = TypeVar("T")
 
@@ -81,7 +85,11 @@ def api(host: str, port: int) -> None:
 @main.command()
 def worker() -> None:
     """Run one worker process."""
-    _require(_settings())
+    settings = _settings()
+    _require(settings)
+    if settings.database_url:
+        # It works without a database; where it is told of one, it belongs to the same release as the rest.
+        _with_database(_nothing)
     # The same process goes on as the worker, which this package must not import.
     os.execv(sys.executable, [sys.executable, "-m", "workers.main"])  # noqa: S606
 
@@ -89,13 +97,7 @@ def worker() -> None:
 @main.command("migrate")
 def migrate_command() -> None:
     """Bring the database's schema to this release's."""
-    settings = _settings()
-
-    async def upgrade() -> None:
-        async with open_engine(settings.database) as engine:
-            await migrate(engine)
-
-    asyncio.run(upgrade())
+    _with_database(migrate, check=False)
     click.echo("The schema is up to date.")
 
 
@@ -113,18 +115,46 @@ def create_key(account: str) -> None:
     click.echo(key)
 
 
+@keys.command("list")
+def list_keys() -> None:
+    """Print the id, the account and the time of creation of every key; never a key."""
+    for key_id, account, created in _with_repository(lambda repository: repository.keys()):
+        click.echo(f"{key_id}  {created:%Y-%m-%d %H:%M:%S}  {account}")
+
+
+@keys.command("revoke")
+@click.argument("key_id")
+def revoke_key(key_id: str) -> None:
+    """Let the key with this id (see `keys list`) open nothing any more, at once and on every process."""
+    if not _with_repository(lambda repository: repository.revoke(key_id)):
+        _fail(f"there is no key with the id {key_id}: `dropoff keys list` shows them")
+    click.echo("Revoked.")
+
+
 def _with_repository(call: Callable[[Repository], Awaitable[T]]) -> T:
+    return _with_database(lambda engine: call(Repository(engine)))
+
+
+async def _nothing(_: AsyncEngine) -> None:
+    """For who only wants the schema to be looked at."""
+
+
+def _with_database(call: Callable[[AsyncEngine], Awaitable[T]], *, check: bool = True) -> T:
+    """What `call` returns; ends this process with a sentence where the database or its schema is not ready."""
     settings = _settings()
 
     async def work() -> T:
         async with open_engine(settings.database) as engine:
-            await require_schema(engine)
-            return await call(Repository(engine))
+            if check:
+                await require_schema(engine)
+            return await call(engine)
 
     try:
         return asyncio.run(work())
-    except SchemaMismatch as error:
+    except (SchemaMismatch, Unavailable) as error:
         _fail(str(error))
+    except (DBAPIError, OSError) as error:
+        _fail(f"the database does not answer ({type(error).__name__}): see DROPOFF_DATABASE_URL")
 
 
 @main.group("secrets")
@@ -136,6 +166,29 @@ def secrets_group() -> None:
 def generate() -> None:
     """Print a new sealing key for DROPOFF_SECRET_KEYS."""
     click.echo(new_key())
+
+
+@secrets_group.command()
+@click.option("--batch", default=BATCH, show_default=True, help="Destinations in one transaction.")
+def rotate(batch: int) -> None:
+    """Seal all credentials anew with the first of DROPOFF_SECRET_KEYS, while the service runs."""
+    settings = _settings()
+    try:
+        sealer = Sealer(settings.sealing_keys)
+    except ValueError as error:
+        _fail(str(error))
+
+    async def run(engine: AsyncEngine) -> Progress:
+        progress = Progress()
+        async for progress in Rotation(engine).run(sealer, batch):
+            click.echo(f"{progress.resealed} sealed anew, {progress.left} left")
+        return progress
+
+    unreadable = _with_database(run).unreadable
+    for destination in unreadable:
+        click.echo(f"{destination}: none of the keys opens it; it stays as it is", err=True)
+    if unreadable:
+        _fail(f"{len(unreadable)} could not be opened: add the key that sealed them to DROPOFF_SECRET_KEYS")
 
 
 if __name__ == "__main__":

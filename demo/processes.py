@@ -54,6 +54,9 @@ class Server:
     how it is called and when it can be used.
     """
 
+    run_as: str | None = None
+    """The system user to run as, where that is not this process's own."""
+
     def __init__(self, ports: int) -> None:
         self._ports_needed = ports
         self._process: subprocess.Popen[bytes] | None = None
@@ -113,6 +116,7 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                user=self.run_as,
             )
         self._watch = subprocess.Popen(
             ["/bin/sh", "-c", _WATCH, "sh", str(self._process.pid)], stdin=subprocess.PIPE, start_new_session=True

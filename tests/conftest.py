@@ -14,6 +14,7 @@ from tests.servers import oss as alibaba
 from tests.servers.gcs import CREATE, EVERYTHING, LIST, Account, Bucket, GcsServer
 from tests.servers.oss import GET, PUT, Identity, OssBucket
 from tests.servers.oss import LIST as OSS_LIST
+from tests.servers.postgres import Postgres
 
 OSS_SECRET = "the-secret-of-all-the-keys-here"
 """Of each key of the OSS double."""
@@ -90,3 +91,19 @@ def oss() -> Iterator[alibaba.Oss]:
             "elsewhere": OssBucket(region="eu-central-1"),
         }
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """PostgreSQL."""
+    with Postgres() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, of each kind that the product runs on."""
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path}/folder/d.db"
+    new_database: str = request.getfixturevalue("postgres").new_database()
+    return new_database

@@ -260,6 +260,11 @@ class Deployment:
         worker.start()
         until(lambda: worker.log.count("worker ready") > before, f"the worker is ready\n{worker.log}")
 
+    @property
+    def database_url(self) -> str:
+        """Where its database is, as SQLAlchemy writes it."""
+        return self.environment.get("DROPOFF_DATABASE_URL") or f"sqlite+aiosqlite:///{self.folder / 'dropoff.db'}"
+
     def logs(self) -> str:
         return "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
 

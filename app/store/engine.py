@@ -9,12 +9,18 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event, exc
+from sqlalchemy import Connection, event, exc, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from app.domain.errors import Unavailable
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
+
+
+ANSWER_SECONDS = 5.0
+POOL_SIZE = 10
+# Any number, as long as nobody else uses it in this database.
+_MIGRATION_LOCK = 0x44524F50
 
 
 class SchemaMismatch(Exception):
@@ -24,13 +30,18 @@ class SchemaMismatch(Exception):
 @asynccontextmanager
 async def open_engine(url: str) -> AsyncIterator[AsyncEngine]:
     """An engine for `url`, disposed of at the end. A SQLite file is kept in WAL mode and every commit is on disk
-    when it returns."""
-    is_sqlite = url.startswith("sqlite")
-    engine = create_async_engine(url, pool_pre_ping=not is_sqlite)
-    if is_sqlite:
+    when it returns; a PostgreSQL that does not answer is given up after ANSWER_SECONDS."""
+    if url.startswith("sqlite"):
+        engine = create_async_engine(url)
         if file := engine.url.database:
             Path(file).parent.mkdir(parents=True, exist_ok=True)
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    else:
+        bounds = {"timeout": ANSWER_SECONDS, "command_timeout": ANSWER_SECONDS}
+        engine = create_async_engine(
+            url, pool_size=POOL_SIZE, max_overflow=0, pool_timeout=ANSWER_SECONDS, pool_pre_ping=True,
+            connect_args=bounds,
+        )  # fmt: skip
     try:
         yield engine
     finally:
@@ -49,7 +60,9 @@ class Transactions:
         try:
             async with self._sessions.begin() as session:
                 yield session
-        except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, OSError) as error:
+        except exc.IntegrityError:
+            raise
+        except (exc.DBAPIError, exc.TimeoutError, OSError) as error:
             raise Unavailable("The database does not answer: nothing was changed, try again shortly.") from error
 
 
@@ -67,10 +80,13 @@ def _config(connection: Connection | None = None) -> Config:
     return config
 
 
-async def migrate(engine: AsyncEngine) -> None:
-    """Bring the schema to this release's; does nothing where it is there already."""
+async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
+    """Bring the schema to `revision`, this release's by default; does nothing where it is there already. Two at once
+    go one by one."""
     async with engine.begin() as connection:
-        await connection.run_sync(lambda sync: command.upgrade(_config(sync), "head"))
+        if connection.dialect.name == "postgresql":
+            await connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+        await connection.run_sync(lambda sync: command.upgrade(_config(sync), revision))
 
 
 async def require_schema(engine: AsyncEngine) -> None:

@@ -1,6 +1,8 @@
 """Accounts and destinations in the database; every query names the account, so none sees another's."""
 
 import hashlib
+import hmac
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +20,7 @@ _SORTED = {
     SortBy.TYPE: DestinationRow.type,
 }
 
+KEY_ID_LENGTH = 12
 _NOT_FOUND = "There is no destination with this id in this account."
 
 
@@ -30,9 +33,12 @@ class Repository(Transactions):
     """The only way to the tables. Every method raises Unavailable while the database does not answer."""
 
     async def account_of(self, key: str) -> int | None:
-        """The account that `key` opens."""
+        """The account that `key` opens. Asked of the database each time, so that a revoked key opens nothing at
+        once; a key that was never there and one that was revoked are the same here."""
+        hashed = key_hash(key)
         async with self.transaction() as session:
-            return await session.scalar(select(KeyRow.account_id).where(KeyRow.hash == key_hash(key)))
+            row = await session.scalar(select(KeyRow).where(KeyRow.hash == hashed))
+        return row.account_id if row and hmac.compare_digest(row.hash, hashed) else None
 
     async def ensure_key(self, account: str, key: str) -> None:
         """Let `key` open the account named `account`, which is made where there is none yet."""
@@ -45,6 +51,19 @@ class Repository(Transactions):
                 await session.flush()
             if await session.get(KeyRow, key_hash(key)) is None:
                 session.add(KeyRow(hash=key_hash(key), account_id=row.id, created_at=now))
+
+    async def keys(self) -> list[tuple[str, str, datetime]]:
+        """Every key's id, account and time of creation, oldest first. An id tells keys apart and opens nothing."""
+        rows = select(KeyRow.hash, AccountRow.name, KeyRow.created_at).join(AccountRow).order_by(KeyRow.created_at)
+        async with self.transaction() as session:
+            return [(hashed[:KEY_ID_LENGTH], name, at) for hashed, name, at in await session.execute(rows)]
+
+    async def revoke(self, key_id: str) -> bool:
+        """Let the key with this id open nothing any more; whether there was one."""
+        if not re.fullmatch(f"[0-9a-f]{{{KEY_ID_LENGTH}}}", key_id):
+            return False
+        async with self.transaction() as session:
+            return _rows(await session.execute(delete(KeyRow).where(KeyRow.hash.startswith(key_id)))) > 0
 
     async def remove_key(self, key: str) -> None:
         """Let `key` open nothing any more."""

@@ -36,6 +36,17 @@ class Sealer:
         text = json.dumps(content, sort_keys=True).encode()
         return [hmac.new(key.encode(), text, "sha256").hexdigest() for key in self._keys]
 
+    def resealed(self, sealed: str) -> str | None:
+        """`sealed` by the first key; None where it is already. Raises NotSealedByUs where no key opens it."""
+        try:
+            Fernet(self._keys[0]).decrypt(sealed.encode())
+        except InvalidToken:
+            try:
+                return self._fernet.rotate(sealed.encode()).decode()
+            except InvalidToken:
+                raise NotSealedByUs from None
+        return None
+
     def open(self, sealed: str) -> dict[str, Any]:
         """What was sealed. Raises NotSealedByUs for anything else."""
         try:

@@ -20,6 +20,10 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
 
 
+# Sorted by code points on every database, so that a page is the same on each.
+Sortable = Text().with_variant(Text(collation="C"), "postgresql")
+
+
 class Table(DeclarativeBase):
     metadata = MetaData(
         naming_convention={
@@ -65,7 +69,7 @@ class DestinationRow(Table):
     id: Mapped[str] = mapped_column(String(12), primary_key=True)
     account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"))
     name: Mapped[str] = mapped_column(String(255))
-    folded: Mapped[str] = mapped_column(Text)
+    folded: Mapped[str] = mapped_column(Sortable)
     type: Mapped[str] = mapped_column(String(16))
     enabled: Mapped[bool]
     parameters: Mapped[dict[str, str]] = mapped_column(JSON)

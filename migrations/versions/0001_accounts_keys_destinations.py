@@ -30,7 +30,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(12), nullable=False),
         sa.Column("account_id", sa.Integer(), nullable=False),
         sa.Column("name", sa.String(255), nullable=False),
-        sa.Column("folded", sa.Text(), nullable=False),
+        sa.Column("folded", sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), nullable=False),
         sa.Column("type", sa.String(16), nullable=False),
         sa.Column("enabled", sa.Boolean(), nullable=False),
         sa.Column("parameters", sa.JSON(), nullable=False),

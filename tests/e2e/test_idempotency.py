@@ -2,14 +2,15 @@
 
 import json
 import signal
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from app.store.engine import open_engine
 from demo.seaweedfs import SeaweedFS
 from tests.servers.odd import STORED, gated, silent
 from tests.stack import Answer, Api, Deployment, until
@@ -19,12 +20,16 @@ PLACES = 4
 HELD = 12
 
 
-@pytest.fixture(scope="module")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def deployment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    database = {}
+    if request.param == "postgresql":
+        database = {"database_url": request.getfixturevalue("postgres").new_database()}
     with Deployment(
         tmp_path_factory.mktemp("two"), apis=2, workers=2,
         hold_seconds=str(HOLD), verify_seconds=str(VERIFY), allow_http="1", egress_allow="127.0.0.0/8",
         destination_limit="1000", account_verifications=str(PLACES), held_requests=str(HELD),
+        **database,
     ) as running:  # fmt: skip
         yield running
 
@@ -131,14 +136,13 @@ class TestIdempotency:
         answer = send(apis[0], key, good)
         assert (answer.status, answer.error["code"]) == (400, "invalid_request")
 
-    def test_what_is_kept_has_no_secret_and_no_body(
+    async def test_what_is_kept_has_no_secret_and_no_body(
         self, apis: tuple[Api, Api], deployment: Deployment, good: dict[str, Any]
     ) -> None:
         body = {**good, "s3_secret_access_key": "SENTINEL-1", "name": "wrong-secret"}
         assert send(apis[0], "SENTINEL-key", body).status == 400
-        with sqlite3.connect(deployment.folder / "dropoff.db") as database:
-            rows = database.execute("select * from claims").fetchall()
-        database.close()
+        async with open_engine(deployment.database_url) as engine, engine.connect() as connection:
+            rows = (await connection.execute(text("select * from claims"))).all()
         assert rows
         assert "SENTINEL" not in repr(rows)
         assert "wrong-secret" not in repr(rows)

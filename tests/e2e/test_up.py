@@ -1,6 +1,6 @@
 """`dropoff up`: everything on one machine, as a newcomer starts it, ends it, kills it and starts it again."""
 
-import os
+import contextlib
 import signal
 import stat
 import subprocess
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from app import up as app_up
@@ -43,28 +44,16 @@ def good(seaweedfs: SeaweedFS) -> dict[str, Any]:
     }
 
 
-def children(process: Process) -> dict[str, int]:
+def children(process: Process) -> dict[str, psutil.Process]:
     """The processes that `dropoff up` has started, by what each is."""
     assert process.popen
     found = {}
-    for stat_file in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat_file.read_text().rpartition(")")[2].split()[1])
-            command = (stat_file.parent / "cmdline").read_text().replace("\0", " ")
-        except OSError:
-            continue
-        if parent == process.popen.pid and command:
-            kind = "worker" if "workers.main" in command else "api" if "app.cli api" in command else "redis"
-            found[kind] = int(stat_file.parent.name)
+    for child in psutil.Process(process.popen.pid).children():
+        with contextlib.suppress(psutil.Error):
+            command = " ".join(child.cmdline())
+            if command and child.status() != psutil.STATUS_ZOMBIE:
+                found["worker" if "workers.main" in command else "api" if "app.cli api" in command else "redis"] = child
     return found
-
-
-def alive(pid: int) -> bool:
-    """Whether a process is there and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_a_restart_finds_its_destinations_again(tmp_path: Path, good: dict[str, Any]) -> None:
@@ -91,7 +80,7 @@ def test_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
         process.signal(signal.SIGINT)
         assert process.popen
         assert process.popen.wait(30) == 0
-        assert not any(alive(pid) for pid in started.values())
+        assert not any(child.is_running() for child in started.values())
         assert "Traceback" not in process.log
 
 
@@ -99,8 +88,8 @@ def test_what_dies_is_started_again(tmp_path: Path, good: dict[str, Any]) -> Non
     with up_process(tmp_path, **SETTINGS) as (api, process):
         for kind in ("worker", "api", "redis"):
             before = children(process)
-            os.kill(before[kind], signal.SIGKILL)
-            until(lambda kind=kind, before=before: children(process).get(kind, 0) not in (0, before[kind]), "it is new")
+            before[kind].kill()
+            until(lambda k=kind, b=before: children(process).get(k, b[k]) != b[k], f"there is a new {kind}")
             until(lambda: works(api, good), f"creates work again without the {kind} that died")
 
 
@@ -116,7 +105,8 @@ def test_killed_it_leaves_nobody_behind_and_starts_again(tmp_path: Path, good: d
         created = api.create(good).json["destination"]
         orphans = children(process)
         process.signal(signal.SIGKILL)
-        until(lambda: not any(alive(pid) for pid in orphans.values()), "all have ended", 30)
+        psutil.wait_procs(orphans.values(), timeout=30)
+        assert not [each for each in orphans.values() if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
         assert process.popen
         process.popen.wait()
         process.log_path.write_text("")

@@ -2,31 +2,46 @@
 
 import asyncio
 import json
+import re
+import signal
+import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import insert, inspect, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.destination import Destination, Page, Query, SortBy
-from app.domain.errors import DestinationLimitReached, DestinationNotFound, Unavailable
-from app.store.engine import SchemaMismatch, migrate, open_engine, require_schema
-from app.store.repository import Repository
+from app.domain.errors import (
+    DestinationChanged,
+    DestinationLimitReached,
+    DestinationNotFound,
+    KeyReused,
+    StillUnderWay,
+    Unavailable,
+)
+from app.store.claims import Claim, Claims
+from app.store.engine import ANSWER_SECONDS, SchemaMismatch, _config, migrate, open_engine, require_schema
+from app.store.repository import Repository, key_hash
+from app.store.rotation import Progress, Rotation
 from app.store.sealing import NotSealedByUs, Sealer, new_key
-from app.store.tables import Table
+from app.store.tables import ClaimRow, Table
+from tests.servers.postgres import Postgres
 
 LIMIT = 50
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[AsyncEngine]:
-    async with open_engine(f"sqlite+aiosqlite:///{tmp_path}/folder/d.db") as opened:
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    async with open_engine(database_url) as opened:
         await migrate(opened)
         yield opened
 
@@ -70,8 +85,8 @@ async def test_the_migrations_make_the_schema_that_the_tables_describe(engine: A
     assert differences == []
 
 
-async def test_migrating_twice_changes_nothing_and_an_empty_database_is_refused(tmp_path: Path) -> None:
-    async with open_engine(f"sqlite+aiosqlite:///{tmp_path}/d.db") as opened:
+async def test_migrating_twice_changes_nothing_and_an_empty_database_is_refused(database_url: str) -> None:
+    async with open_engine(database_url) as opened:
         with pytest.raises(SchemaMismatch, match="dropoff migrate"):
             await require_schema(opened)
         await migrate(opened)
@@ -79,8 +94,56 @@ async def test_migrating_twice_changes_nothing_and_an_empty_database_is_refused(
         await require_schema(opened)
 
 
-async def test_sqlite_writes_ahead_and_to_the_disk(engine: AsyncEngine) -> None:
-    async with engine.connect() as connection:
+async def test_migrating_at_once_is_migrating_once(postgres: Postgres) -> None:
+    """As when two machines of a deployment start together."""
+    url = postgres.new_database()
+
+    async def once() -> None:
+        async with open_engine(url) as opened:
+            await migrate(opened)
+            await require_schema(opened)
+
+    await asyncio.gather(*(once() for _ in range(4)))
+
+
+@pytest.mark.parametrize("revision", ["0001"])
+async def test_an_earlier_schema_is_brought_up_with_its_data(database_url: str, revision: str) -> None:
+    values = {
+        "accounts": {"id": 1, "name": "a", "used": 1, "created_at": BEGAN},
+        "keys": {"hash": key_hash("old"), "account_id": 1, "created_at": BEGAN},
+        "destinations": {
+            "id": f"{1:012X}", "account_id": 1, "name": "n", "folded": "n", "type": "s3", "enabled": True,
+            "parameters": {"s3_bucket_name": "b"}, "sealed": "sealed", "version": 1, "created_at": BEGAN,
+            "updated_at": BEGAN,
+        },
+    }  # fmt: skip
+    async with open_engine(database_url) as opened:
+        await migrate(opened, revision)
+        with pytest.raises(SchemaMismatch, match=f"schema {revision}.*dropoff migrate"):
+            await require_schema(opened)
+        async with opened.begin() as connection:
+            for table, row in values.items():
+                await connection.execute(insert(Table.metadata.tables[table]).values(**row))
+        await migrate(opened)
+        await require_schema(opened)
+        account = await Repository(opened).account_of("old")
+        assert account == 1
+        assert await Repository(opened).get(1, f"{1:012X}") == destination(
+            1, 1, name="n", created_at=BEGAN, updated_at=BEGAN
+        )
+
+
+async def test_going_back_and_forth_ends_where_it_began(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.run_sync(lambda sync: command.downgrade(_config(sync), "base"))
+        left = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+    assert left == ["alembic_version"]
+    await migrate(engine)
+    await require_schema(engine)
+
+
+async def test_sqlite_writes_ahead_and_to_the_disk(tmp_path: Path) -> None:
+    async with open_engine(f"sqlite+aiosqlite:///{tmp_path}/d.db") as engine, engine.connect() as connection:
         assert (await connection.execute(text("PRAGMA journal_mode"))).scalar() == "wal"
         assert (await connection.execute(text("PRAGMA synchronous"))).scalar() == 2
         assert (await connection.execute(text("PRAGMA foreign_keys"))).scalar() == 1
@@ -178,6 +241,138 @@ async def test_a_key_is_kept_as_its_hash_and_removed_at_once(
     await repository.remove_key("key-3")
     assert await repository.account_of("key-3") is None
     assert await repository.account_of("key-1") == first
+
+
+async def test_an_update_is_stored_over_the_version_that_was_read(repository: Repository, first: int) -> None:
+    before = destination(first, 1)
+    await repository.add(before, "sealed", LIMIT)
+    after = replace(before, name="after", version=2, verified_at=BEGAN)
+    await repository.change(after, "sealed anew", was=1)
+    assert await repository.whole(first, before.id) == (after, "sealed anew")
+    with pytest.raises(DestinationChanged):
+        await repository.change(replace(before, name="late", version=2), "late", was=1)
+    assert await repository.whole(first, before.id) == (after, "sealed anew")
+    await repository.delete(first, before.id)
+    with pytest.raises(DestinationNotFound):
+        await repository.change(replace(after, version=3), "gone", was=2)
+
+
+async def test_of_many_updates_at_once_one_is_stored(repository: Repository, first: int) -> None:
+    before = destination(first, 1)
+    await repository.add(before, "sealed", LIMIT)
+    results = await asyncio.gather(
+        *(repository.change(replace(before, name=f"{n}", version=2), f"{n}", was=1) for n in range(8)),
+        return_exceptions=True,
+    )
+    assert sum(result is None for result in results) == 1
+    after, sealed = await repository.whole(first, before.id)
+    assert after.name == sealed == str(results.index(None))
+
+
+async def test_another_account_changes_nothing(repository: Repository, first: int, second: int) -> None:
+    before = destination(first, 1)
+    await repository.add(before, "sealed", LIMIT)
+    with pytest.raises(DestinationNotFound):
+        await repository.change(replace(before, account=second, version=2), "stolen", was=1)
+    assert await repository.whole(first, before.id) == (before, "sealed")
+
+
+async def test_keys_are_listed_by_an_id_and_revoked_by_it(repository: Repository, first: int) -> None:
+    await repository.ensure_key("first", "key-3")
+    listed = await repository.keys()
+    assert [name for _, name, _ in listed] == ["first", "second", "first"]
+    assert all(re.fullmatch("[0-9a-f]{12}", key_id) for key_id, _, _ in listed)
+    assert await repository.revoke(listed[2][0])
+    assert await repository.account_of("key-3") is None
+    assert await repository.account_of("key-1") == first
+    for nothing in (listed[2][0], "", "%", "_" * 12, "0" * 12, listed[0][0][:11]):
+        assert not await repository.revoke(nothing)
+
+
+class TestClaims:
+    PRINTS = ("by the new key", "by the old key")
+
+    async def claim(self, engine: AsyncEngine, account: int, seconds: float = 60, **changes: Any) -> Claim:
+        arguments = {"key": "k", "fingerprints": self.PRINTS, "destination": "D" * 12, **changes}
+        return await Claims(engine).claim(account, seconds=seconds, **arguments)
+
+    async def test_one_has_it_and_the_others_wait(self, engine: AsyncEngine, first: int, second: int) -> None:
+        results = await asyncio.gather(*(self.claim(engine, first) for _ in range(6)), return_exceptions=True)
+        assert [result for result in results if not isinstance(result, StillUnderWay)] == [Claim("D" * 12)]
+        assert await self.claim(engine, second) == Claim("D" * 12)
+
+    async def test_the_answer_is_for_who_asks_the_same(self, engine: AsyncEngine, first: int) -> None:
+        await self.claim(engine, first, fingerprints=["by the old key"])
+        await Claims(engine).answered(first, "k", 200, "the answer")
+        assert await self.claim(engine, first) == Claim("D" * 12, status=200, answer="the answer")
+        with pytest.raises(KeyReused):
+            await self.claim(engine, first, fingerprints=["another"])
+
+    async def test_what_was_let_go_or_left_goes_to_one(self, engine: AsyncEngine, first: int) -> None:
+        await self.claim(engine, first)
+        await Claims(engine).let_go(first, "k")
+        assert await self.claim(engine, first, seconds=0, destination="E" * 12) == Claim("D" * 12, again=True)
+        results = await asyncio.gather(*(self.claim(engine, first) for _ in range(6)), return_exceptions=True)
+        assert [r for r in results if not isinstance(r, StillUnderWay)] == [Claim("D" * 12, again=True)]
+
+    async def test_a_day_later_the_key_is_free(self, engine: AsyncEngine, first: int) -> None:
+        await self.claim(engine, first)
+        await Claims(engine).answered(first, "k", 200, "the answer")
+        old = update(ClaimRow).values(created_at=datetime.now(UTC) - timedelta(hours=24, seconds=1))
+        async with engine.begin() as connection:
+            await connection.execute(old)
+        assert await self.claim(engine, first, fingerprints=["another"], destination="F" * 12) == Claim("F" * 12)
+
+
+class TestRotation:
+    async def rotated(self, engine: AsyncEngine, *keys: str, batch: int = 2) -> Progress:
+        return [progress async for progress in Rotation(engine).run(Sealer(keys), batch)][-1]
+
+    async def test_everything_is_sealed_anew_and_the_unreadable_is_named(
+        self, engine: AsyncEngine, repository: Repository, first: int
+    ) -> None:
+        old, new, lost = new_key(), new_key(), new_key()
+        for number, key in enumerate([old, old, lost, new, old]):
+            await repository.add(destination(first, number), Sealer([key]).seal({"n": number}), LIMIT)
+        progress = await self.rotated(engine, new, old)
+        assert (progress.resealed, progress.left, progress.unreadable) == (3, 0, [f"{2:012X}"])
+        for number in (0, 1, 3, 4):
+            _, sealed = await repository.whole(first, f"{number:012X}")
+            assert Sealer([new]).open(sealed) == {"n": number}
+        _, kept = await repository.whole(first, f"{2:012X}")
+        assert Sealer([lost]).open(kept) == {"n": 2}
+        assert (await self.rotated(engine, new, old)).resealed == 0
+
+    async def test_it_may_be_interrupted_and_run_again(
+        self, engine: AsyncEngine, repository: Repository, first: int
+    ) -> None:
+        old, new = new_key(), new_key()
+        for number in range(5):
+            await repository.add(destination(first, number), Sealer([old]).seal({}), LIMIT)
+        run = Rotation(engine).run(Sealer([new, old]), 2)
+        progress = await anext(run)
+        assert (progress.resealed, progress.left) == (2, 3)
+        await run.aclose()
+        assert (await self.rotated(engine, new, old)).resealed == 3
+
+    async def test_an_empty_database_is_done(self, engine: AsyncEngine) -> None:
+        await migrate(engine)
+        assert (await self.rotated(engine, new_key())).left == 0
+
+
+async def test_a_postgresql_that_stops_answering_is_unavailable_in_time_and_then_works_again() -> None:
+    with Postgres() as server:
+        async with open_engine(server.new_database()) as opened:
+            await migrate(opened)
+            repository = Repository(opened)
+            await repository.ensure_key("a", "key")
+            server.signal(signal.SIGSTOP)
+            began = time.monotonic()
+            with pytest.raises(Unavailable):
+                await repository.account_of("key")
+            assert time.monotonic() - began < 2 * ANSWER_SECONDS + 1
+            server.signal(signal.SIGCONT)
+            assert await repository.account_of("key")
 
 
 async def test_a_database_that_is_gone_is_said_to_be_unavailable(tmp_path: Path) -> None:
