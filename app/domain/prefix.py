@@ -9,9 +9,11 @@ TOKENS = ("COLLECTION_ID", "COLLECTION_NAME", "RESULT_SET_ID", "DATE")
 # A prefix may use this many bytes of the 1,023 that the strictest store (OSS) allows a whole key, counted with
 # its tokens at their longest; what remains is for the file's own name.
 LONGEST_PREFIX_BYTES = 700
+# Azure allows 254 folders in a key.
+MOST_FOLDERS = 250
 _LONGEST_VALUE = {"COLLECTION_ID": 32, "COLLECTION_NAME": 255, "RESULT_SET_ID": 32, "DATE": 10}
 
-_WORD = re.compile(r"%([A-Za-z_]+)%")
+_WORD = re.compile(r"%([A-Za-z_][A-Za-z0-9_]*)%")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff\ud800-\udfff]")
 _UNSAFE_IN_NAME = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff\ud800-\udfff]")
 
@@ -38,6 +40,8 @@ def why_refused(prefix: str) -> str | None:
         return "must not contain a folder that ends with a dot"
     if folder(prefix).startswith(".well-known/acme-challenge"):
         return "must not be .well-known/acme-challenge, which Google Cloud Storage reserves"
+    if len(segments) > MOST_FOLDERS:
+        return f"has too many folders: it may have {MOST_FOLDERS}"
     longest = len(_WORD.sub("", prefix).encode()) + sum(_LONGEST_VALUE[m[1]] for m in _WORD.finditer(prefix))
     if longest > LONGEST_PREFIX_BYTES:
         return f"is too long: with its tokens filled it may take {LONGEST_PREFIX_BYTES} bytes, this one {longest}"

@@ -35,6 +35,8 @@ def test_prefix_and_file_name_are_joined_by_exactly_one_slash(given: str, key: s
         ("%FOO%", "%FOO%"),
         ("%date%", "%date%"),
         ("a/%COLLECTION%", "%COLLECTION%"),
+        ("%DATE2%", "%DATE2%"),
+        ("a/" * 250 + "a", "too many folders"),
         ("a\nb", "control"),
         ("a\x00b", "control"),
         ("a\x85b", "control"),
