@@ -137,7 +137,7 @@ class Destinations:
 
     async def _verified(self, account: int, spec: Spec) -> Report:
         """The report of a verification that succeeded. Raises VerificationFailed with the one that did not."""
-        report = await self._verifier.verify(account, spec, test_key(spec, datetime.now(UTC)))
+        report = await self._verifier.verify(account, spec, prefix.test_key(spec.path_prefix, datetime.now(UTC)))
         if not report.ok:
             raise VerificationFailed(report)
         return report
@@ -146,9 +146,3 @@ class Destinations:
 def new_id() -> str:
     """An id that no destination has yet: 48 random bits."""
     return secrets.token_hex(6).upper()
-
-
-def test_key(spec: Spec, now: datetime) -> str:
-    """A key where real files would go, at a name that is never used twice and that a policy can be written for."""
-    name = f"dropoff-verify-{secrets.token_hex(16)}.txt"
-    return prefix.key(spec.path_prefix, prefix.sample_values(now.date()), name)
