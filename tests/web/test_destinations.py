@@ -296,6 +296,9 @@ def test_what_is_often_pasted_wrong_is_recognised(
         ("DELETE", "/destinations", {"GET", "HEAD", "POST"}),
         ("POST", "/destinations/000000000000", {"GET", "HEAD", "PUT", "DELETE"}),
         ("GET", "/destination", {"POST"}),
+        ("GET", "/destinations/verify", {"POST"}),
+        ("DELETE", "/destinations/verify", {"POST"}),
+        ("GET", "/destinations/000000000000/verify", {"POST"}),
     ],
 )
 def test_a_verb_that_a_path_does_not_take_is_a_405_that_names_those_it_takes(
@@ -320,6 +323,8 @@ def test_the_limit_of_an_account_is_reached_and_freed_again(api: Api, called: Od
     answer = post(api, json.dumps({**disabled(), "enabled": True}))
     assert (answer.status, answer.error["code"]) == (400, "destination_limit_reached")
     assert called.connections == before
+    # To verify stores nothing, so the limit has no say.
+    assert api.verify(disabled()).report["code"] == "not_a_storage_endpoint"
     assert api.list().json["usage"] == {"used": 30, "limit": 30, "available": 0}
     api.call("DELETE", f"/destinations/{ids[0]}")
     assert post(api, json.dumps(disabled())).status == 200
