@@ -12,7 +12,8 @@ import structlog
 from app.domain import prefix
 from app.domain.destination import Destination, Page, Query, change, draft
 from app.domain.errors import CredentialsUnreadable, DestinationLimitReached, DestinationNotFound
-from app.domain.specs import parse
+from app.domain.policies import Policy, policy
+from app.domain.specs import parse, place
 from app.domain.specs.base import Spec
 from app.domain.verification import Report, VerificationFailed
 from app.store.sealing import NotSealedByUs
@@ -143,6 +144,10 @@ class Destinations:
         await self._kept.verified(account, current.id, report, datetime.now(UTC), was=current.version)
         log.info("destination verified", destination=current.id, type=current.type, ok=report.ok, code=report.code)
         return report
+
+    def policy(self, parameters: Mapping[str, Any]) -> Policy:
+        """What a key needs for the place that `parameters` name without credentials. Raises InvalidParameters."""
+        return policy(place(parameters, allow_http=self._allow_http))
 
     async def get(self, account: int, destination: str) -> Destination:
         """Raises DestinationNotFound."""

@@ -60,6 +60,13 @@ def key(prefix: str, values: Mapping[str, str], file_name: str) -> str:
     return f"{filled}/{file_name}" if filled else file_name
 
 
+def fixed(prefix: str) -> str:
+    """What the key of every file under `prefix` begins with: all that stands before the first token."""
+    if token := _WORD.search(folder(prefix)):
+        return folder(prefix)[: token.start()]
+    return f"{folder(prefix)}/" if folder(prefix) else ""
+
+
 def test_key(prefix: str, now: datetime) -> str:
     """The key of a test file: where real files would go under `prefix`, at a name that is never used twice."""
     return key(prefix, sample_values(now.date()), f"{TEST_FILE}{secrets.token_hex(16)}.txt")

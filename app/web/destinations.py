@@ -19,7 +19,7 @@ from app.web.idempotency import Idempotency
 
 _SUCCESS = {"success": True}
 # No destination is called as a path of its own is, so that its other verbs are refused as such.
-_ONE = "/destinations/{id:(?!verify$)[^/]+}"
+_ONE = "/destinations/{id:(?!(?:verify|policy)$)[^/]+}"
 
 
 class DestinationHandlers:
@@ -35,6 +35,7 @@ class DestinationHandlers:
             web.post("/destinations", self.create),
             web.post("/destination", self.create),
             web.post("/destinations/verify", self.verify),
+            web.get("/destinations/policy", self.policy),
             web.get("/destinations", self.list),
             web.get(_ONE, self.get),
             web.put(_ONE, self.update),
@@ -72,6 +73,11 @@ class DestinationHandlers:
             return _report(await self._destinations.verify_existing(account, request.match_info["id"]))
 
         return await self._idempotency.once(request, account, body, verify)
+
+    async def policy(self, request: web.Request) -> web.Response:
+        await account_of(request, self._keys)
+        policy = self._destinations.policy(query_of(request))
+        return answer({"request_info": _SUCCESS, "policy": policy.document, "steps": policy.steps})
 
     async def list(self, request: web.Request) -> web.Response:
         account = await account_of(request, self._keys)
