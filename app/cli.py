@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import logs
 from app.domain.errors import Unavailable
-from app.settings import Settings
+from app.settings import Settings, explained
 from app.store.engine import SchemaMismatch, migrate, open_engine, require_schema
 from app.store.repository import Repository
 from app.store.rotation import BATCH, Progress, Rotation
@@ -36,8 +36,7 @@ def _settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        lines = [f"DROPOFF_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
-        _fail("; ".join(lines))
+        _fail(explained(error))
 
 
 def _fail(message: str) -> NoReturn:
@@ -92,6 +91,14 @@ def worker() -> None:
         _with_database(_nothing)
     # The same process goes on as the worker, which this package must not import.
     os.execv(sys.executable, [sys.executable, "-m", "workers.main"])  # noqa: S606
+
+
+@main.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def verify(arguments: tuple[str, ...]) -> None:
+    """Verify a destination from this terminal: no service, queue or database is needed."""
+    # As for `worker`: what can verify is what this package must not import.
+    os.execv(sys.executable, [sys.executable, "-m", "workers.terminal", *arguments])  # noqa: S606
 
 
 @main.command("migrate")

@@ -1,4 +1,4 @@
-"""Destinations: the rules of creating, reading, listing and deleting them. No HTTP in it."""
+"""Destinations: the rules of creating, verifying, reading, listing and deleting them. No HTTP in it."""
 
 import contextlib
 import secrets
@@ -11,7 +11,9 @@ import structlog
 
 from app.domain import prefix
 from app.domain.destination import Destination, Page, Query, change, draft
-from app.domain.errors import DestinationLimitReached, DestinationNotFound
+from app.domain.errors import CredentialsUnreadable, DestinationLimitReached, DestinationNotFound
+from app.domain.policies import Policy, policy
+from app.domain.specs import parse, place
 from app.domain.specs.base import Spec
 from app.domain.verification import Report, VerificationFailed
 from app.store.sealing import NotSealedByUs
@@ -26,7 +28,8 @@ class Keeps(Protocol):
     async def add(self, destination: Destination, sealed: str, limit: int) -> None: ...
     async def get(self, account: int, destination: str) -> Destination: ...
     async def whole(self, account: int, destination: str) -> tuple[Destination, str]: ...
-    async def change(self, destination: Destination, sealed: str, *, was: int) -> None: ...
+    async def change(self, destination: Destination, sealed: str, *, was: int, verified: bool) -> None: ...
+    async def verified(self, account: int, destination: str, report: Report, at: datetime, *, was: int) -> None: ...
     async def page(self, account: int, query: Query) -> Page: ...
     async def delete(self, account: int, destination: str) -> None: ...
 
@@ -111,9 +114,40 @@ class Destinations:
         if wanted.spec and report:
             sealed = self._sealer.seal(wanted.spec.secrets())
             after = replace(after, verified_at=now, verification=report)
-        await self._kept.change(after, sealed, was=current.version)
+        await self._kept.change(after, sealed, was=current.version, verified=report is not None)
         log.info("destination changed", destination=after.id, type=after.type, enabled=after.enabled)
         return after
+
+    async def verify(self, account: int, body: Mapping[str, Any]) -> Report:
+        """The report, whether it passed or failed, on what a create with `body` would store; nothing is stored.
+
+        Raises InvalidParameters, TooManyVerifications, Unavailable and VerificationTimedOut.
+        """
+        return await self._report(account, draft(body, allow_http=self._allow_http).spec)
+
+    async def verify_existing(self, account: int, destination: str) -> Report:
+        """The report, whether it passed or failed, on the destination as it is; the report is kept with it, and the
+        time where it passed. Nothing else of it changes.
+
+        Raises what `verify` does, DestinationNotFound, CredentialsUnreadable, and DestinationChanged where another
+        call changed it meanwhile: the report is not about what it is now, and is not kept.
+        """
+        current, sealed = await self._kept.whole(account, destination)
+        credentials = self._credentials(current, sealed)
+        if not credentials:
+            raise CredentialsUnreadable(
+                "The credentials of this destination cannot be read any more: send them again with PUT "
+                f"/destinations/{current.id}."
+            )
+        whole = {"type": current.type, **current.parameters, **credentials}
+        report = await self._report(account, parse(whole, allow_http=self._allow_http))
+        await self._kept.verified(account, current.id, report, datetime.now(UTC), was=current.version)
+        log.info("destination verified", destination=current.id, type=current.type, ok=report.ok, code=report.code)
+        return report
+
+    def policy(self, parameters: Mapping[str, Any]) -> Policy:
+        """What a key needs for the place that `parameters` name without credentials. Raises InvalidParameters."""
+        return policy(place(parameters, allow_http=self._allow_http))
 
     async def get(self, account: int, destination: str) -> Destination:
         """Raises DestinationNotFound."""
@@ -137,18 +171,15 @@ class Destinations:
 
     async def _verified(self, account: int, spec: Spec) -> Report:
         """The report of a verification that succeeded. Raises VerificationFailed with the one that did not."""
-        report = await self._verifier.verify(account, spec, test_key(spec, datetime.now(UTC)))
+        report = await self._report(account, spec)
         if not report.ok:
             raise VerificationFailed(report)
         return report
+
+    async def _report(self, account: int, spec: Spec) -> Report:
+        return await self._verifier.verify(account, spec, prefix.test_key(spec.path_prefix, datetime.now(UTC)))
 
 
 def new_id() -> str:
     """An id that no destination has yet: 48 random bits."""
     return secrets.token_hex(6).upper()
-
-
-def test_key(spec: Spec, now: datetime) -> str:
-    """A key where real files would go, at a name that is never used twice and that a policy can be written for."""
-    name = f"dropoff-verify-{secrets.token_hex(16)}.txt"
-    return prefix.key(spec.path_prefix, prefix.sample_values(now.date()), name)

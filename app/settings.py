@@ -5,7 +5,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Network = IPv4Network | IPv6Network
@@ -75,3 +75,8 @@ class Settings(BaseSettings):
     def sealing_keys(self) -> tuple[str, ...]:
         """The sealing keys, newest first; empty where none is set."""
         return tuple(k.strip() for k in self.secret_keys.get_secret_value().split(",") if k.strip())
+
+
+def explained(error: ValidationError) -> str:
+    """What is wrong with which variables, in one line; no value is repeated."""
+    return "; ".join(f"DROPOFF_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())

@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from app.domain.verification import Report
 from demo.processes import HOST
 from demo.seaweedfs import SeaweedFS
 
@@ -93,17 +94,15 @@ def show(store: SeaweedFS, url: str) -> None:
     }
     title("1. A destination whose secret is wrong")
     status, answer = create(url, {**body, "s3_secret_access_key": "a-secret-with-a-typo"})
-    report = answer["error"]["verification"]
-    say(f"HTTP {status}  {answer['error']['code']}  (look at {answer['error']['parameter']})")
-    say(answer["request_info"]["message"])
-    steps(report)
+    say(f"HTTP {status}")
+    say(Report.model_validate(answer["error"]["verification"]).as_text())
 
     title("2. The same with the right secret")
     status, answer = create(url, body)
     say(f"HTTP {status}")
     destination = answer["destination"]
     say(json.dumps({name: value for name, value in destination.items() if name != "verification"}, indent=2))
-    steps(destination["verification"])
+    say(Report.model_validate(destination["verification"]).as_text())
     say(f"In the bucket now: {store.objects(BUCKET) or 'nothing, as before'}")
 
     title("3. Do it yourself")
@@ -121,17 +120,6 @@ def create(url: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
-
-
-def steps(report: dict[str, Any]) -> None:
-    """The report, a line a step."""
-    say(f"Report of job {report['job']}: {report['object']} on {report['host']}, {report['duration_ms']} ms")
-    for step in report["steps"]:
-        more = step.get("reason") or ", ".join(
-            str(step[name]) for name in ("code", "provider_code", "status", "request_id") if name in step
-        )
-        took = f"{step['ms']} ms" if "ms" in step else ""
-        say(f"  {step['step']:8}{step['outcome']:9}{took:>7}  {more}".rstrip())
 
 
 def title(text: str) -> None:

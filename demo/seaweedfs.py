@@ -6,7 +6,7 @@ import secrets
 import shutil
 import string
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +57,7 @@ class SeaweedFS(Server):
 
     `customer` may do everything in the buckets and nothing outside of them; `put_only` may put and not delete;
     `reader` may get and list; `admin` may do anything. With a certificate (its file and that of its private key)
-    it also serves TLS, at `https_url`.
+    it also serves TLS, at `https_url`. For each of `policies` there is a key in `limited` that may do what it says.
     """
 
     def __init__(
@@ -65,12 +65,15 @@ class SeaweedFS(Server):
         buckets: Sequence[str] = ("results",),
         versioned: Sequence[str] = (),
         certificate: tuple[Path, Path] | None = None,
+        policies: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(len(_PORT_OPTIONS))
         self.buckets = tuple(dict.fromkeys((*buckets, *versioned)))
         self.versioned = tuple(versioned)
         self.admin, self.customer, self.put_only, self.reader = (Key.new() for _ in range(4))
         self._certificate = certificate
+        self._policies = dict(policies or {})
+        self.limited = {name: Key.new() for name in self._policies}
         self._admin_client: Any = None
 
     @property
@@ -166,14 +169,16 @@ class SeaweedFS(Server):
                 }
             ],
         }
+        policies = {"put-only": put_only, **self._policies}
+        limited = {"put-only": self.put_only, **self.limited}
         return {
             "identities": [
                 _identity("admin", self.admin, ["Admin", "Read", "Write", "List", "Tagging"]),
                 _identity("customer", self.customer, [*reading, *writing]),
                 _identity("reader", self.reader, reading),
-                {**_identity("put-only", self.put_only, []), "policyNames": ["put-only"]},
+                *({**_identity(name, key, []), "policyNames": [name]} for name, key in limited.items()),
             ],
-            "policies": [{"name": "put-only", "content": json.dumps(put_only)}],
+            "policies": [{"name": name, "content": json.dumps(policy)} for name, policy in policies.items()],
         }
 
 

@@ -45,8 +45,9 @@ class Answer:
 
     @property
     def report(self) -> dict[str, Any]:
-        """The verification report, of a refusal or of a success."""
-        return self.error["verification"] if "error" in self.json else self.json["destination"]["verification"]
+        """The verification report, of a refusal, of a success or by itself."""
+        content = self.error if "error" in self.json else self.json.get("destination", self.json)
+        return content["verification"]
 
     def step(self, name: str) -> dict[str, Any]:
         """The one entry of the report for the step `name`."""
@@ -89,6 +90,14 @@ class Api:
         return self.call(
             "POST", "/destinations", json.dumps(content).encode(), {"Content-Type": "application/json"}, timeout
         )
+
+    def verify(self, body: Mapping[str, Any] | None = None, destination: str = "") -> Answer:
+        """POST `body` to be verified, or let the one with the id `destination` be verified as it is."""
+        path = f"/destinations/{destination}/verify" if destination else "/destinations/verify"
+        if body is None:
+            return self.call("POST", path)
+        content = {"name": "results", "enabled": True, **body}
+        return self.call("POST", path, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
     def list(self, **query: str) -> Answer:
         return self.call("GET", "/destinations", **query)

@@ -270,6 +270,12 @@ class DestinationChanged(DropoffError):
     code = "destination_changed"
 
 
+class CredentialsUnreadable(DropoffError):
+    """No sealing key opens the destination's credentials."""
+
+    code = "credentials_unreadable"
+
+
 class KeyReused(DropoffError):
     """An Idempotency-Key came again with another request."""
 

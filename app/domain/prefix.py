@@ -1,10 +1,14 @@
 """Path prefixes: what one may contain, how its tokens are filled, how a key is made of it."""
 
 import re
+import secrets
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, datetime
 
 TOKENS = ("COLLECTION_ID", "COLLECTION_NAME", "RESULT_SET_ID", "DATE")
+
+# What the name of every test file begins with, so that a policy can be written for them.
+TEST_FILE = "dropoff-verify-"
 
 # A prefix may use this many bytes of the 1,023 that the strictest store (OSS) allows a whole key, counted with
 # its tokens at their longest; what remains is for the file's own name.
@@ -58,6 +62,18 @@ def key(prefix: str, values: Mapping[str, str], file_name: str) -> str:
     joined by exactly one slash. A token inside a value is not replaced again."""
     filled = _WORD.sub(lambda match: safe_name(values[match[1]]), folder(prefix))
     return f"{filled}/{file_name}" if filled else file_name
+
+
+def fixed(prefix: str) -> str:
+    """What the key of every file under `prefix` begins with: all that stands before the first token."""
+    if token := _WORD.search(folder(prefix)):
+        return folder(prefix)[: token.start()]
+    return f"{folder(prefix)}/" if folder(prefix) else ""
+
+
+def test_key(prefix: str, now: datetime) -> str:
+    """The key of a test file: where real files would go under `prefix`, at a name that is never used twice."""
+    return key(prefix, sample_values(now.date()), f"{TEST_FILE}{secrets.token_hex(16)}.txt")
 
 
 def safe_name(name: str) -> str:

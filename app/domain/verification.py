@@ -47,6 +47,13 @@ class StepReport(BaseModel):
     def skipped(cls, step: Step, reason: str) -> Self:
         return cls(step=step, outcome=Outcome.SKIPPED, reason=reason)
 
+    def as_text(self) -> str:
+        """One line for a person."""
+        told = {"HTTP": self.status, "request id": self.request_id}
+        details = [self.reason, self.code, self.provider_code, *(f"{n} {v}" for n, v in told.items() if v is not None)]
+        took = "" if self.ms is None else f"{self.ms} ms"
+        return f"{self.step:8}{self.outcome:8}{took:>9}  {', '.join(d for d in details if d)}".rstrip()
+
 
 class Report(BaseModel):
     """The verdict of one verification. `object` is the test file's key, so that it can be found and removed;
@@ -71,6 +78,17 @@ class Report(BaseModel):
     def as_answer(self) -> dict[str, Any]:
         """The report as a client sees it: absent rather than null where a field does not apply."""
         return self.model_dump(mode="json", exclude_none=True)
+
+    def as_text(self) -> str:
+        """The report as a person reads it: the verdict, what to do, and each step on a line of its own."""
+        where = f"  (look at {self.parameter})" if self.parameter else ""
+        lines = ["Passed" if self.ok else f"Refused: {self.code}{where}", self.message, *self.warnings]
+        region = f", region {self.region}" if self.region else ""
+        lines.append(f"Test file {self.object} at {self.host or self.provider}{region}, {self.duration_ms} ms in all:")
+        lines += [f"  {step.as_text()}" for step in self.steps]
+        if self.left_behind:
+            lines.append(f"Left behind: {self.object} may still be there; remove it.")
+        return "\n".join(lines)
 
 
 class VerificationFailed(DropoffError):

@@ -101,13 +101,25 @@ class Repository(Transactions):
             raise DestinationNotFound(_NOT_FOUND)
         return _destination(row), row.sealed
 
-    async def change(self, destination: Destination, sealed: str, *, was: int) -> None:
-        """Store `destination` over the one whose version was `was`.
+    async def change(self, destination: Destination, sealed: str, *, was: int, verified: bool) -> None:
+        """Store `destination` over the one whose version was `was`; its verification only where it was `verified` by
+        this change, since another may have been kept meanwhile.
 
         Raises DestinationNotFound where it is gone, DestinationChanged where it has another version by now.
         """
         values = {**_columns(destination), "sealed": sealed}
-        which = _is(destination.account, destination.id)
+        if not verified:
+            del values["verification"], values["verified_at"]
+        await self._set(destination.account, destination.id, was, values)
+
+    async def verified(self, account: int, destination: str, report: Report, at: datetime, *, was: int) -> None:
+        """Keep `report` with the destination whose version is `was`, and where it passed the time `at` too; nothing
+        else of it changes, nor its version. Raises what `change` does."""
+        values: dict[str, Any] = {"verification": report.as_answer()}
+        await self._set(account, destination, was, {**values, "verified_at": at} if report.ok else values)
+
+    async def _set(self, account: int, destination: str, was: int, values: dict[str, Any]) -> None:
+        which = _is(account, destination)
         change = update(DestinationRow).where(*which, DestinationRow.version == was).values(**values)
         async with self.transaction() as session:
             if _rows(await session.execute(change)):
@@ -115,7 +127,7 @@ class Repository(Transactions):
             if await session.scalar(select(DestinationRow.id).where(*which)) is None:
                 raise DestinationNotFound(_NOT_FOUND)
         raise DestinationChanged(
-            "The destination was changed by another call meanwhile: read it again, and send the change once more."
+            "The destination was changed by another call meanwhile: read it again, and make this call once more."
         )
 
     async def page(self, account: int, query: Query) -> Page:

@@ -1,6 +1,6 @@
 """The handlers of /destinations: parse, call, answer."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +9,7 @@ from aiohttp import web
 from app.domain.destination import PAGE_SIZE, Destination, query
 from app.domain.errors import InvalidParameters, ParameterFault
 from app.domain.specs import printable
+from app.domain.verification import Report
 from app.service import Destinations
 from app.store.claims import Claim
 from app.web.auth import KnowsKeys, account_of, query_of
@@ -17,6 +18,8 @@ from app.web.errors import answer
 from app.web.idempotency import Idempotency
 
 _SUCCESS = {"success": True}
+# No destination is called as a path of its own is, so that its other verbs are refused as such.
+_ONE = "/destinations/{id:(?!(?:verify|policy)$)[^/]+}"
 
 
 class DestinationHandlers:
@@ -31,10 +34,13 @@ class DestinationHandlers:
         return [
             web.post("/destinations", self.create),
             web.post("/destination", self.create),
+            web.post("/destinations/verify", self.verify),
+            web.get("/destinations/policy", self.policy),
             web.get("/destinations", self.list),
-            web.get("/destinations/{id}", self.get),
-            web.put("/destinations/{id}", self.update),
-            web.delete("/destinations/{id}", self.delete),
+            web.get(_ONE, self.get),
+            web.put(_ONE, self.update),
+            web.delete(_ONE, self.delete),
+            web.post(f"{_ONE}/verify", self.verify_existing),
         ]
 
     async def create(self, request: web.Request) -> web.Response:
@@ -46,6 +52,32 @@ class DestinationHandlers:
             return _one(await self._destinations.create(account, body, claim.destination, again=claim.again))
 
         return await self._idempotency.once(request, account, body, create)
+
+    async def verify(self, request: web.Request) -> web.Response:
+        account = await account_of(request, self._keys)
+        _no_query(request)
+        body = await parameters_of(request)
+
+        async def verify(_: Claim) -> web.Response:
+            return _report(await self._destinations.verify(account, body))
+
+        return await self._idempotency.once(request, account, body, verify)
+
+    async def verify_existing(self, request: web.Request) -> web.Response:
+        account = await account_of(request, self._keys)
+        _no_query(request)
+        body = await parameters_of(request)
+        _none_of(body, "does not belong here: the destination is verified as it is")
+
+        async def verify(_: Claim) -> web.Response:
+            return _report(await self._destinations.verify_existing(account, request.match_info["id"]))
+
+        return await self._idempotency.once(request, account, body, verify)
+
+    async def policy(self, request: web.Request) -> web.Response:
+        await account_of(request, self._keys)
+        policy = self._destinations.policy(query_of(request))
+        return answer({"request_info": _SUCCESS, "policy": policy.document, "steps": policy.steps})
 
     async def list(self, request: web.Request) -> web.Response:
         account = await account_of(request, self._keys)
@@ -90,14 +122,20 @@ def _one(destination: Destination) -> web.Response:
     return answer({"request_info": _SUCCESS, "destination": shown(destination)})
 
 
+def _report(report: Report) -> web.Response:
+    return answer({"request_info": _SUCCESS, "verification": report.as_answer()})
+
+
 def _no_query(request: web.Request) -> None:
     """Parameters belong in the body: one on the query string would pass unseen."""
-    faults = [
-        ParameterFault(printable(name), "unknown_parameter", f"{printable(name)} does not belong on the query string.")
-        for name in query_of(request)
-    ]
-    if faults:
-        raise InvalidParameters(faults)
+    _none_of(query_of(request), "does not belong on the query string")
+
+
+def _none_of(parameters: Iterable[str], rule: str) -> None:
+    """Refuse each of `parameters` by its name."""
+    names = [printable(name) for name in parameters]
+    if names:
+        raise InvalidParameters([ParameterFault(name, "unknown_parameter", f"{name} {rule}.") for name in names])
 
 
 def shown(destination: Destination) -> Mapping[str, Any]:

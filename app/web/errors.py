@@ -9,6 +9,7 @@ import structlog
 from aiohttp import web
 
 from app.domain.errors import (
+    CredentialsUnreadable,
     DestinationChanged,
     DestinationNotFound,
     DropoffError,
@@ -26,6 +27,7 @@ _STATUS: tuple[tuple[type[DropoffError], int], ...] = (
     (Unauthorized, 401),
     (DestinationNotFound, 404),
     (DestinationChanged, 409),
+    (CredentialsUnreadable, 409),
     (StillUnderWay, 409),
     (KeyReused, 422),
     (TooManyVerifications, 429),

@@ -54,7 +54,7 @@ class Idempotency:
             return await carry_out(Claim(new_id()))
         if not _KEY.fullmatch(key):
             raise InvalidRequest(f"{HEADER} must be 1 to 255 printable ASCII characters without spaces.")
-        prints = self._sealer.fingerprints([request.method, request.match_info.get("id"), body])
+        prints = self._sealer.fingerprints([request.method, request.path, body])
         claim = await self._claims.claim(account, key, prints, new_id(), self._seconds)
         if claim.answer is not None and claim.status:
             headers = {REPLAYED: "true"}

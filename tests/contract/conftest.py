@@ -1,7 +1,8 @@
 """The service, once with every provider's real place behind it and once each with a host that is none."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,3 +89,21 @@ def mute(tmp_path_factory: pytest.TempPathFactory, gcs: GcsServer, silence: Odd)
 def website(tmp_path_factory: pytest.TempPathFactory, gcs: GcsServer) -> Iterator[tuple[Api, str]]:
     with html() as host:
         yield from _elsewhere(tmp_path_factory.mktemp("html"), host.url, gcs)
+
+
+@pytest.fixture
+def right(seaweedfs: SeaweedFS) -> dict[str, Any]:
+    """The body of a destination that works."""
+    return {**backends.s3compatible(seaweedfs, seaweedfs.url).right}
+
+
+@pytest.fixture
+def existing(service: Api, right: dict[str, Any]) -> dict[str, Any]:
+    """A destination that works, as the answer to its create has it."""
+    return created(service, right)
+
+
+def created(api: Api, body: Mapping[str, Any]) -> dict[str, Any]:
+    answer = api.create(body)
+    assert answer.status == 200, answer.text
+    return answer.json["destination"]

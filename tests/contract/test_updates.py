@@ -10,29 +10,12 @@ import pytest
 
 from demo.seaweedfs import SeaweedFS
 from tests.contract import backends
+from tests.contract.conftest import created
 from tests.servers.gcs import GcsServer
 from tests.servers.odd import STORED, answering, gated
 from tests.stack import Answer, Api, until
 
 JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture
-def right(seaweedfs: SeaweedFS) -> dict[str, Any]:
-    """The body of a destination that works."""
-    return {**backends.s3compatible(seaweedfs, seaweedfs.url).right}
-
-
-@pytest.fixture
-def existing(service: Api, right: dict[str, Any]) -> dict[str, Any]:
-    """A destination that works, as the answer to its create has it."""
-    return created(service, right)
-
-
-def created(api: Api, body: Mapping[str, Any]) -> dict[str, Any]:
-    answer = api.create(body)
-    assert answer.status == 200, answer.text
-    return answer.json["destination"]
 
 
 def put(api: Api, destination: Mapping[str, Any], body: Mapping[str, Any]) -> Answer:

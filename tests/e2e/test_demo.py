@@ -18,7 +18,7 @@ def test_the_demo_refuses_accepts_and_ends(tmp_path: Path) -> None:
         until(
             lambda: "Press Ctrl-C" in demo.log or (demo.popen and demo.popen.poll() is not None), "the demo has shown"
         )
-        assert "HTTP 400  secret_mismatch  (look at s3_secret_access_key)" in demo.log
+        assert "HTTP 400\nRefused: secret_mismatch  (look at s3_secret_access_key)" in demo.log
         assert "upload  failed" in demo.log
         assert "HTTP 200" in demo.log
         assert "In the bucket now: nothing, as before" in demo.log

@@ -55,7 +55,8 @@ def body_for(endpoint: str, key: str = "k", secret: str = "s") -> dict[str, Any]
 
 def send(api: Api, key: str, body: Mapping[str, Any], path: str = "/destinations") -> Answer:
     headers = {"Content-Type": "application/json", "Idempotency-Key": key}
-    return api.call("POST" if path == "/destinations" else "PUT", path, json.dumps(body).encode(), headers)
+    method = "POST" if path.endswith(("/destinations", "/verify")) else "PUT"
+    return api.call(method, path, json.dumps(body).encode(), headers)
 
 
 def used(api: Api) -> int:
@@ -123,6 +124,19 @@ class TestIdempotency:
         assert send(apis[1], "not-this-key", {"name": "two"}, path).status == 200
         assert send(apis[1], "update", {"name": "one"}, path).json == first.json
         assert apis[0].call("GET", path).json["destination"]["name"] == "two"
+
+    def test_a_verification_is_carried_out_once_and_is_no_create(
+        self, apis: tuple[Api, Api], good: dict[str, Any], deployment: Deployment
+    ) -> None:
+        path = f"/destinations/{send(apis[0], 'to-verify', good).json['destination']['id']}/verify"
+        for key, body, where in (("verify", good, "/destinations/verify"), ("verify-it", {}, path)):
+            first = send(apis[0], key, body, where)
+            jobs = sum(len(api.events("job submitted")) for api in deployment.apis)
+            repeat = send(apis[1], key, body, where)
+            assert (first.status, repeat.status) == (200, 200)
+            assert repeat.json == first.json
+            assert sum(len(api.events("job submitted")) for api in deployment.apis) == jobs
+        assert send(apis[0], "verify", good).status == 422
 
     def test_accounts_do_not_share_keys(
         self, apis: tuple[Api, Api], good: dict[str, Any], deployment: Deployment
@@ -192,8 +206,8 @@ class TestLimits:
             body = body_for(store.url)
             flood = [threads.submit(apis[n % 2].create, body) for n in range(PLACES)]
             until(lambda: store.connections >= PLACES, "all places are taken")
-            refused = [api.create(good) for api in apis]
-            assert [answer.status for answer in refused] == [429, 429]
+            refused = [*(api.create(good) for api in apis), apis[0].verify(good)]
+            assert [answer.status for answer in refused] == [429] * 3
             assert {answer.error["code"] for answer in refused} == {"too_many_verifications"}
             assert all(answer.headers["Retry-After"] and answer.seconds < 1 for answer in refused)
             meanwhile = [other.create(good) for _ in range(5)]

@@ -104,9 +104,10 @@ def test_nothing_tells_a_revoked_key_from_one_that_never_was(deployment: Deploym
 def test_nothing_tells_anothers_destination_from_none(deployment: Deployment, good: dict[str, Any]) -> None:
     owner, stranger = deployment.client("owner"), deployment.client("stranger")
     identity = owner.create({**good, "enabled": False}).json["destination"]["id"]
-    for method, body in (("GET", None), ("DELETE", None), ("PUT", b'{"name":"x"}')):
-        theirs = stranger.call(method, f"/destinations/{identity}", body, JSON)
-        nobodys = stranger.call(method, f"/destinations/{'0' * 12}", body, JSON)
+    calls = (("GET", "", None), ("DELETE", "", None), ("PUT", "", b'{"name":"x"}'), ("POST", "/verify", None))
+    for method, path, body in calls:
+        theirs = stranger.call(method, f"/destinations/{identity}{path}", body, JSON)
+        nobodys = stranger.call(method, f"/destinations/{'0' * 12}{path}", body, JSON)
         assert theirs.status == 404
         assert told(theirs) == told(nobodys)
     assert owner.call("GET", f"/destinations/{identity}").status == 200

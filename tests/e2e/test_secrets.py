@@ -88,11 +88,13 @@ def test_no_secret_is_found_anywhere(deployment: Deployment) -> None:
                     answer = api.create({**body, "enabled": enabled})
                     assert answer.status == (400 if enabled else 200), answer.text
                     seen.append(answer.text)
+                seen.append(api.verify(body).text)
                 bad = [{**body, field: [value]} for field, value in body.items()]
                 seen += [api.create(each).text for each in (*bad, {**body, "unknown": "x"})]
         seen += [api.list(page=page).text for page in ("1", "2")]
         ids = [destination["id"] for destination in api.list().json["destinations"]]
         seen += [api.call("GET", f"/destinations/{each}").text for each in ids]
+        seen += [api.verify(destination=each).text for each in ids]
         seen += inspected_while_at_work(deployment, api, celery)
         until(lambda: any(event["type"] == "task-succeeded" for event in events), "events of tasks are heard")
     seen.append(repr(events))

@@ -26,7 +26,7 @@ USERS = {
     "put-only": ["s3:PutObject"],
     "no-versions": ["s3:PutObject", "s3:DeleteObject"],
     "read-only": ["s3:GetObject"],
-    "admin": ["s3:*"],
+    "admin": ["s3:*", "iam:*"],
 }
 
 
@@ -45,6 +45,15 @@ class Aws:
             service, endpoint_url=self.direct, region_name=REGION, aws_access_key_id=key, aws_secret_access_key=secret,
             config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}),
         )  # fmt: skip
+
+    def add_user(self, user: str, policy: object) -> tuple[str, str]:
+        """The access key id and the secret of a new user with this policy alone."""
+        iam = self.client("iam")
+        iam.create_user(UserName=user)
+        iam.put_user_policy(UserName=user, PolicyName="p", PolicyDocument=json.dumps(policy))
+        key = iam.create_access_key(UserName=user)["AccessKey"]
+        self.keys[user] = (key["AccessKeyId"], key["SecretAccessKey"])
+        return self.keys[user]
 
     def objects(self, bucket: str) -> list[str]:
         """What is in the bucket, every version of it and every delete marker."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.domain.errors import InvalidParameters
+from app.domain.errors import CredentialsUnreadable, InvalidParameters
 from app.domain.specs.base import Spec
 from app.domain.verification import Report
 from app.service import Destinations, new_id
@@ -46,6 +46,19 @@ async def test_credentials_that_no_key_opens_hinder_no_rename_and_can_be_sent_ag
     key = base64.b64encode(b"n" * 64).decode()
     with pytest.raises(AssertionError, match="verification"):
         await after.update(account, created.id, {"azure_account_key": key})
+
+
+async def test_credentials_that_no_key_opens_cannot_be_verified_and_that_is_said(repository: Repository) -> None:
+    await repository.ensure_key("a", "key")
+    account = await repository.account_of("key")
+    assert account
+    before, after = (
+        Destinations(repository, NeverAsked(), Sealer((new_key(),)), limit=9, allow_http=False) for _ in range(2)
+    )
+    created = await before.create(account, {"name": "n", "enabled": False, "type": "azure", **GOOD["azure"]}, new_id())
+    with pytest.raises(CredentialsUnreadable, match=f"send them again with PUT /destinations/{created.id}"):
+        await after.verify_existing(account, created.id)
+    assert await repository.get(account, created.id) == created
 
 
 async def test_a_rule_that_came_later_hinders_no_disabling(repository: Repository) -> None:

@@ -27,6 +27,7 @@ from app.domain.errors import (
     StillUnderWay,
     Unavailable,
 )
+from app.domain.verification import Report
 from app.store.claims import Claim, Claims
 from app.store.engine import ANSWER_SECONDS, SchemaMismatch, _config, migrate, open_engine, require_schema
 from app.store.repository import Repository, key_hash
@@ -37,6 +38,9 @@ from tests.servers.postgres import Postgres
 
 LIMIT = 50
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+LATER = BEGAN + timedelta(days=1)
+PASSED = Report(ok=True, message="m", provider="s3", host="h", object="o", duration_ms=1, job="1", steps=())
+FAILED = PASSED.model_copy(update={"ok": False, "job": "2"})
 
 
 @pytest.fixture
@@ -247,21 +251,21 @@ async def test_an_update_is_stored_over_the_version_that_was_read(repository: Re
     before = destination(first, 1)
     await repository.add(before, "sealed", LIMIT)
     after = replace(before, name="after", version=2, verified_at=BEGAN)
-    await repository.change(after, "sealed anew", was=1)
+    await repository.change(after, "sealed anew", was=1, verified=True)
     assert await repository.whole(first, before.id) == (after, "sealed anew")
     with pytest.raises(DestinationChanged):
-        await repository.change(replace(before, name="late", version=2), "late", was=1)
+        await repository.change(replace(before, name="late", version=2), "late", was=1, verified=True)
     assert await repository.whole(first, before.id) == (after, "sealed anew")
     await repository.delete(first, before.id)
     with pytest.raises(DestinationNotFound):
-        await repository.change(replace(after, version=3), "gone", was=2)
+        await repository.change(replace(after, version=3), "gone", was=2, verified=True)
 
 
 async def test_of_many_updates_at_once_one_is_stored(repository: Repository, first: int) -> None:
     before = destination(first, 1)
     await repository.add(before, "sealed", LIMIT)
     results = await asyncio.gather(
-        *(repository.change(replace(before, name=f"{n}", version=2), f"{n}", was=1) for n in range(8)),
+        *(repository.change(replace(before, name=f"{n}", version=2), f"{n}", was=1, verified=True) for n in range(8)),
         return_exceptions=True,
     )
     assert sum(result is None for result in results) == 1
@@ -269,11 +273,42 @@ async def test_of_many_updates_at_once_one_is_stored(repository: Repository, fir
     assert after.name == sealed == str(results.index(None))
 
 
+async def test_a_verification_is_kept_with_the_version_that_it_is_about(repository: Repository, first: int) -> None:
+    before, neighbour = destination(first, 1), destination(first, 2)
+    for each in (before, neighbour):
+        await repository.add(each, "sealed", LIMIT)
+    await repository.verified(first, before.id, PASSED, LATER, was=1)
+    kept = replace(before, verified_at=LATER, verification=PASSED)
+    assert await repository.whole(first, before.id) == (kept, "sealed")
+    await repository.verified(first, before.id, FAILED, LATER + timedelta(hours=1), was=1)
+    assert await repository.get(first, before.id) == replace(kept, verification=FAILED)
+    with pytest.raises(DestinationChanged):
+        await repository.verified(first, before.id, PASSED, LATER, was=2)
+    for nobodys in (f"{9:012X}", ""):
+        with pytest.raises(DestinationNotFound):
+            await repository.verified(first, nobodys, PASSED, LATER, was=1)
+    assert await repository.get(first, before.id) == replace(kept, verification=FAILED)
+    assert await repository.get(first, neighbour.id) == neighbour
+
+
+async def test_a_change_that_verified_nothing_leaves_the_verification_that_was_kept_meanwhile(
+    repository: Repository, first: int
+) -> None:
+    before = destination(first, 1)
+    await repository.add(before, "sealed", LIMIT)
+    await repository.verified(first, before.id, PASSED, LATER, was=1)
+    renamed = replace(before, name="renamed", version=2)
+    await repository.change(renamed, "sealed", was=1, verified=False)
+    assert await repository.get(first, before.id) == replace(renamed, verified_at=LATER, verification=PASSED)
+
+
 async def test_another_account_changes_nothing(repository: Repository, first: int, second: int) -> None:
     before = destination(first, 1)
     await repository.add(before, "sealed", LIMIT)
     with pytest.raises(DestinationNotFound):
-        await repository.change(replace(before, account=second, version=2), "stolen", was=1)
+        await repository.change(replace(before, account=second, version=2), "stolen", was=1, verified=True)
+    with pytest.raises(DestinationNotFound):
+        await repository.verified(second, before.id, PASSED, LATER, was=1)
     assert await repository.whole(first, before.id) == (before, "sealed")
 
 

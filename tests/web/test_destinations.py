@@ -296,6 +296,11 @@ def test_what_is_often_pasted_wrong_is_recognised(
         ("DELETE", "/destinations", {"GET", "HEAD", "POST"}),
         ("POST", "/destinations/000000000000", {"GET", "HEAD", "PUT", "DELETE"}),
         ("GET", "/destination", {"POST"}),
+        ("GET", "/destinations/verify", {"POST"}),
+        ("DELETE", "/destinations/verify", {"POST"}),
+        ("GET", "/destinations/000000000000/verify", {"POST"}),
+        ("POST", "/destinations/policy", {"GET", "HEAD"}),
+        ("PUT", "/destinations/policy", {"GET", "HEAD"}),
     ],
 )
 def test_a_verb_that_a_path_does_not_take_is_a_405_that_names_those_it_takes(
@@ -305,6 +310,32 @@ def test_a_verb_that_a_path_does_not_take_is_a_405_that_names_those_it_takes(
     assert answer.status == 405
     assert set(answer.headers["Allow"].split(",")) == allowed
     assert answer.error["code"] == "method_not_allowed"
+
+
+def test_a_policy_is_filled_in_with_bucket_and_prefix(api: Api, called: Odd) -> None:
+    before = called.connections
+    asked = {"type": "s3", "s3_bucket_name": "my-results", "s3_path_prefix": "dropoff/%DATE%"}
+    answer = api.call("GET", "/destinations/policy", **asked)
+    assert answer.status == 200
+    assert list(answer.json) == ["request_info", "policy", "steps"]
+    deliver, remove = answer.json["policy"]["Statement"]
+    assert deliver["Resource"] == "arn:aws:s3:::my-results/dropoff/*"
+    assert remove["Resource"] == "arn:aws:s3:::my-results/dropoff/*dropoff-verify-*"
+    assert answer.json["steps"][0].startswith("Create a policy")
+    assert called.connections == before
+    azure = api.call("GET", "/destinations/policy", type="azure", azure_container_name="box")
+    assert azure.json["policy"] is None
+    assert "Create the container box in it." in azure.json["steps"]
+
+
+def test_a_policy_needs_a_key_and_takes_no_secret(running: tuple[Api, Process]) -> None:
+    api, process = running
+    asked = {"type": "s3", "s3_bucket_name": "my-results"}
+    assert api.call("GET", "/destinations/policy", headers={"Authorization": ""}, **asked).status == 401
+    answer = api.call("GET", "/destinations/policy", **asked, s3_secret_access_key="SENTINEL-in-policy", bogus="x")
+    assert answer.status == 400
+    assert {fault["parameter"] for fault in answer.error["parameters"]} == {"s3_secret_access_key", "bogus"}
+    assert "SENTINEL-in-policy" not in answer.text + process.log
 
 
 @pytest.mark.parametrize("path", ["/", "/nope", "/destinations/", "/destinations/a/b", "/%00", "/destinations%2f1"])
@@ -320,6 +351,8 @@ def test_the_limit_of_an_account_is_reached_and_freed_again(api: Api, called: Od
     answer = post(api, json.dumps({**disabled(), "enabled": True}))
     assert (answer.status, answer.error["code"]) == (400, "destination_limit_reached")
     assert called.connections == before
+    # To verify stores nothing, so the limit has no say.
+    assert api.verify(disabled()).report["code"] == "not_a_storage_endpoint"
     assert api.list().json["usage"] == {"used": 30, "limit": 30, "available": 0}
     api.call("DELETE", f"/destinations/{ids[0]}")
     assert post(api, json.dumps(disabled())).status == 200

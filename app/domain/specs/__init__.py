@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from app.domain.errors import Fault, InvalidParameters, ParameterFault
+from app.domain.errors import Fault, InvalidParameters, ParameterFault, Role
 from app.domain.specs.azure import AzureSpec
 from app.domain.specs.base import Spec
 from app.domain.specs.gcs import GcsSpec
@@ -26,6 +26,18 @@ TYPES = tuple(SPECS)
 _KNOWN = frozenset().union(*(spec.parameters() for spec in SPECS.values()))
 
 
+def _place(spec: type[Spec]) -> type[BaseModel]:
+    public: dict[str, Any] = {
+        name: (spec.model_fields[name].rebuild_annotation(), ... if name == spec.roles[Role.BUCKET] else None)
+        for name in spec.parameters() - spec.credentials()
+    }
+    return create_model("Place", __config__=spec.model_config, **public)
+
+
+# By type, its parameters without the credentials, by the same rules; only the bucket must be there.
+_PLACES = {kind: _place(spec) for kind, spec in SPECS.items()}
+
+
 def parse(parameters: Mapping[str, Any], *, allow_http: bool) -> Spec:
     """The spec that `parameters` (with their `type`) describe.
 
@@ -41,6 +53,29 @@ def parse(parameters: Mapping[str, Any], *, allow_http: bool) -> Spec:
         return spec.model_validate(given, context={"allow_http": allow_http})
     except ValidationError as error:
         raise InvalidParameters([explain(kind, details) for details in error.errors(include_url=False)]) from None
+
+
+def place(parameters: Mapping[str, Any], *, allow_http: bool) -> dict[str, str]:
+    """Where `parameters` (with their `type`, without credentials) say that files go; only the bucket must be named.
+
+    Raises InvalidParameters as `parse` does; a credential among them is refused by its name.
+    """
+    kind = parameters.get("type")
+    if not isinstance(kind, str) or kind not in SPECS:
+        raise InvalidParameters([_type_fault(parameters)])
+    model = _PLACES[kind]
+    taken = sorted(model.model_fields)
+    rule = f"does not belong here: with type={kind} there are {', '.join(taken)}, and no credentials"
+    others = [printable(name) for name in parameters if name not in (*taken, "type")]
+    faults = [ParameterFault(name, "unknown_parameter", f"{name} {rule}.") for name in others]
+    given = {name: parameters[name] for name in taken if parameters.get(name)}
+    try:
+        found = model.model_validate(given, context={"allow_http": allow_http})
+    except ValidationError as error:
+        faults += [explain(kind, details) for details in error.errors(include_url=False)]
+    if faults:
+        raise InvalidParameters(faults)
+    return {"type": kind, **found.model_dump(exclude_none=True)}
 
 
 def merged(current: Mapping[str, str], sent: Mapping[str, Any]) -> dict[str, Any]:

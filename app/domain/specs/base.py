@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, NoReturn
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr
 from pydantic_core import PydanticCustomError
@@ -76,6 +76,11 @@ class Spec(BaseModel):
         """The names of all parameters of this type, without `type` itself."""
         return frozenset(cls.model_fields) - {"type"}
 
+    @classmethod
+    def credentials(cls) -> frozenset[str]:
+        """The names of those parameters that are credentials."""
+        return frozenset(name for name, field in cls.model_fields.items() if _is_secret(field.annotation))
+
     def parameter(self, role: Role | None) -> str | None:
         """The parameter that plays `role` for this type."""
         return self.roles.get(role) if role else None
@@ -103,6 +108,10 @@ class Spec(BaseModel):
     @property
     def path_prefix(self) -> str:
         return getattr(self, self.roles[Role.PREFIX]) or ""
+
+
+def _is_secret(annotation: object) -> bool:
+    return annotation is SecretStr or any(_is_secret(part) for part in get_args(annotation))
 
 
 class S3Access(BaseModel):

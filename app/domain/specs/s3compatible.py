@@ -4,7 +4,7 @@ import re
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, ValidationInfo, field_validator
+from pydantic import AfterValidator, ValidationInfo
 
 from app.domain.errors import Role
 from app.domain.specs.base import Credential, Name, PathPrefix, S3Access, Spec, matching, refuse
@@ -56,8 +56,9 @@ def _host(host: str) -> str:
     return ascii_host
 
 
-def _endpoint(value: str, allow_http: bool) -> str:
+def _endpoint(value: str, info: ValidationInfo) -> str:
     """`value` as scheme://host[:port], or a refusal that says which part is not accepted."""
+    allow_http = bool(info.context and info.context.get("allow_http"))
     if re.search(r"[\s\\\x00-\x20\x7f]", value):
         refuse("must be an address such as https://ams3.digitaloceanspaces.com, without spaces or backslashes")
     try:
@@ -101,14 +102,9 @@ class S3CompatibleSpec(Spec):
     ]
     s3_secret_access_key: Credential
     s3_bucket_name: Annotated[Name, AfterValidator(_bucket)]
-    s3_endpoint: Name
+    s3_endpoint: Annotated[Name, AfterValidator(_endpoint)]
     s3_path_prefix: PathPrefix | None = None
     s3_region: Annotated[Name, AfterValidator(_region)] | None = None
-
-    @field_validator("s3_endpoint")
-    @classmethod
-    def _one_spelling(cls, value: str, info: ValidationInfo) -> str:
-        return _endpoint(value, allow_http=bool(info.context and info.context.get("allow_http")))
 
     def s3_access(self) -> S3Access:
         """A bucket that was pasted into the endpoint is taken out of it; the region and the addressing come from
