@@ -23,7 +23,10 @@ REDIS_PASSWORD = "a-password-for-tests"
 START_SECONDS = 60
 STOP_SECONDS = 30
 # Whatever the machine's own environment has must not reach the product under test.
-FOREIGN = ("AWS_", "AZURE_", "GOOGLE_", "DROPOFF_", "STORAGE_EMULATOR", "HTTP_PROXY", "HTTPS_PROXY")
+FOREIGN = (
+    "AWS_", "AZURE_", "GOOGLE_", "DROPOFF_", "OTEL_", "FLOWER_", "CELERY_", "STORAGE_EMULATOR", "HTTP_PROXY",
+    "HTTPS_PROXY",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,8 @@ def wait_ready(process: Process) -> None:
 class Deployment:
     """Redis, API processes and workers, each a process of its own that can be stopped, frozen and started.
 
-    `api`, `worker` and `url` are the first ones.
+    `api`, `worker` and `url` are the first ones. Settings are DROPOFF_ variables without the prefix, in lower case;
+    what is in capitals is a variable as it stands.
     """
 
     def __init__(self, folder: Path, apis: int = 1, workers: int = 1, **settings: str) -> None:
@@ -225,7 +229,7 @@ class Deployment:
             DROPOFF_DATA=str(folder),
             DROPOFF_REDIS_URL=self.redis_url,
             DROPOFF_SECRET_KEYS=new_key(),
-            **{f"DROPOFF_{name.upper()}": value for name, value in settings.items()},
+            **{name if name.isupper() else f"DROPOFF_{name.upper()}": value for name, value in settings.items()},
         )
         arguments = ("--port", str(self._redis_port), "--bind", "127.0.0.1", "--requirepass", REDIS_PASSWORD)
         kept = ("--dir", str(folder), "--appendonly", "yes", "--save", "60 1")

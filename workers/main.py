@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import structlog
 from celery.signals import setup_logging, worker_ready, worker_shutdown
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
-from app import logs
+from app import logs, tracing
 from app.domain.specs.base import Spec
 from app.domain.specs.gcs import GcsSpec
 from app.jobs.queue import TASK, celery_app, connect
@@ -55,7 +56,6 @@ async def _open(stack: AsyncExitStack, sealer: Sealer, settings: Settings) -> Ve
 def main() -> None:
     """Run one worker process until it is told to stop; jobs under way are finished first."""
     settings = Settings()
-    setup_logging.connect(lambda **_: logs.configure("worker", settings.log_level), weak=False)
     try:
         sealer = Sealer(settings.sealing_keys)
     except ValueError as error:
@@ -66,6 +66,11 @@ def main() -> None:
     loop = Loop(settings.worker_threads)
     stack = AsyncExitStack()
     verifications = loop.run(_open(stack, sealer, settings))
+
+    @setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]
+    def configure(**_: Any) -> None:
+        logs.configure("worker", settings.log_level)
+        stack.enter_context(tracing.exporting("worker"))
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
     def verify(sealed: str) -> None:

@@ -6,9 +6,11 @@ from typing import Any, Protocol
 
 import redis.exceptions
 import structlog
+from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
+from app import tracing
 from app.domain.errors import ADVICE, Fault
 from app.domain.specs import parse
 from app.domain.specs.base import Spec
@@ -47,7 +49,8 @@ class Verifications:
         except (NotSealedByUs, ValidationError):
             log.warning("message refused, it was not sealed by us")
             return
-        with structlog.contextvars.bound_contextvars(job=job.id):
+        called = tracing.span("verify", SpanKind.CONSUMER, {"dropoff.job": job.id}, job.traceparent)
+        with structlog.contextvars.bound_contextvars(job=job.id), called:
             if time.time() > job.start_by:
                 log.info("job expired, nobody waits for it any more")
                 return
@@ -63,6 +66,7 @@ class Verifications:
         except Exception:  # whatever broke, the customer is answered, and the log has the rest
             log.exception("verification broke", type=spec.type)
             report = _broken(spec, job, began)
+        tracing.verified(report, began)
         failed = next((step for step in report.steps if step.code), None)
         log.info(
             "verification finished",

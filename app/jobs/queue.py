@@ -13,11 +13,13 @@ import redis.exceptions
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
+from opentelemetry.trace import SpanKind
 from pydantic import BaseModel, ConfigDict, SecretStr
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from app import tracing
 from app.domain.errors import TooManyVerifications, Unavailable, VerificationTimedOut
 from app.domain.specs.base import Spec
 from app.domain.verification import Report
@@ -54,7 +56,8 @@ return 1
 
 class Job(BaseModel):
     """What a worker is told, always sealed as a whole. `spec` has the credentials; `start_by` is a time (seconds
-    since the epoch) after which the job must not be started, since nobody waits for it any more."""
+    since the epoch) after which the job must not be started, since nobody waits for it any more. `traceparent` names
+    the span that published it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -63,6 +66,7 @@ class Job(BaseModel):
     key: str
     reply_to: str
     start_by: float
+    traceparent: str = ""
 
     def content(self) -> dict[str, Any]:
         """The job with its credentials in the clear, to be sealed at once."""
@@ -150,11 +154,14 @@ class Queue:
             reply_to=self._replies.name,
             start_by=now + self._settings.start_seconds,
         )
+        structlog.contextvars.bind_contextvars(job=job.id)
         with self._replies.expected(job.id) as report:
             async with self._place(account, job.id, now):
-                await self._publish(job)
+                with tracing.span("publish", SpanKind.PRODUCER, {"dropoff.job": job.id, "dropoff.type": spec.type}):
+                    await self._publish(job.model_copy(update={"traceparent": tracing.traceparent()}))
                 log.info("job submitted", job=job.id, type=spec.type)
-                return await self._held(job, report)
+                with tracing.span("hold"):
+                    return await self._held(job, report)
 
     @contextlib.asynccontextmanager
     async def _place(self, account: int, job: str, now: float) -> AsyncIterator[None]:

@@ -9,6 +9,7 @@ import structlog
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
+from app import tracing
 from app.jobs.queue import Queue, celery_app, connect
 from app.jobs.replies import POP_SECONDS, Replies
 from app.service import Destinations
@@ -22,6 +23,7 @@ from app.web.destinations import DestinationHandlers
 from app.web.errors import envelope
 from app.web.health import healthz
 from app.web.idempotency import Idempotency
+from app.web.trace import LOGGED, traced
 
 log = structlog.get_logger()
 
@@ -37,6 +39,7 @@ class AccessLog(AbstractAccessLogger):
             status=response.status,
             ms=round(time * 1000),
             request=response.headers.get("X-Request-Id"),
+            **request.get(LOGGED, {}),
         )
 
 
@@ -44,6 +47,7 @@ class AccessLog(AbstractAccessLogger):
 async def application(settings: Settings) -> AsyncIterator[web.Application]:
     """The application with all it needs open. Raises SchemaMismatch where the database is not ready for it."""
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(tracing.exporting("api"))
         engine = await stack.enter_async_context(open_engine(settings.database))
         await require_schema(engine)
         redis = connect(settings)
@@ -59,7 +63,7 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
         destinations = Destinations(
             repository, queue, sealer, limit=settings.destination_limit, allow_http=settings.allow_http
         )
-        app = web.Application(middlewares=[envelope], client_max_size=BODY_LIMIT)
+        app = web.Application(middlewares=[traced, envelope], client_max_size=BODY_LIMIT)
         idempotency = Idempotency(Claims(engine), sealer, settings.hold_seconds)
         app.add_routes(DestinationHandlers(destinations, repository, idempotency).routes())
         app.router.add_get("/healthz", healthz)

@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 
@@ -110,6 +111,25 @@ async def test_an_azure_account_that_nobody_has_is_a_name_that_nobody_has() -> N
     assert failed(report) == [("resolve", Fault.HOST_NOT_FOUND)]
     assert report.parameter == "azure_account_name"
     assert f"{BODIES['azure']['azure_account_name']}.blob.invalid" in report.message
+
+
+@pytest.mark.parametrize("failing", ["connect", "upload"])
+async def test_a_step_that_failed_counts_its_own_time_alone(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the name is found slowly, and what comes after that fails at once."""
+    look_up = socket.getaddrinfo
+
+    def slowly(*arguments: Any, **options: Any) -> Any:
+        time.sleep(0.7)
+        return look_up(*arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    with answering(b"HTTP/1.1 418 Teapot\r\nContent-Length: 0\r\n\r\n") as host:
+        url = host.url if failing == "upload" else dead_url()
+        report = await verified("oss", url.replace("127.0.0.1", "localhost"))
+    (known,) = failed(report)
+    resolve, failure = step(report, "resolve").ms, step(report, failing).ms
+    assert known[0] == failing
+    assert resolve is not None and failure is not None and failure < 700 <= resolve
 
 
 @pytest.mark.parametrize(
