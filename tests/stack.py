@@ -298,8 +298,10 @@ class Deployment:
         self.stop()
 
     def stop(self) -> None:
-        for process in (*self.apis, *self.workers, self.redis):
-            process.stop()
+        with contextlib.ExitStack() as stopping:
+            # One that does not end must not keep the others running.
+            for process in (self.redis, *self.workers, *self.apis):
+                stopping.callback(process.stop)
 
 
 def accepts(port: int) -> bool:

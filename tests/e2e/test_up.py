@@ -132,7 +132,17 @@ def test_a_second_one_and_a_port_that_is_taken_are_refused_in_a_sentence(tmp_pat
 def test_a_redis_that_is_given_is_used(tmp_path: Path, good: dict[str, Any]) -> None:
     port = free_port()
     redis = Process(
-        (app_up.redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--requirepass", REDIS_PASSWORD),
+        (
+            app_up.redis_binary(),
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "--requirepass",
+            REDIS_PASSWORD,
+            "--dir",
+            str(tmp_path),
+        ),  # fmt: skip
         tmp_path / "redis.log",
         clean_environment(),
     )
