@@ -10,6 +10,7 @@ from typing import NoReturn, TypeVar
 
 import click
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -38,6 +39,8 @@ def _settings() -> Settings:
     except ValidationError as error:
         lines = [f"DROPOFF_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
         _fail("; ".join(lines))
+    except (SettingsError, OSError) as error:
+        _fail(f"a setting cannot be read: {error.__cause__ or error}")
 
 
 def _fail(message: str) -> NoReturn:
