@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import click
-from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import logs
 from app.domain.errors import Unavailable
-from app.settings import Settings, explained
+from app.settings import InvalidSettings, Settings, read_settings
 from app.store.engine import SchemaMismatch, migrate, open_engine, require_schema
 from app.store.repository import Repository
 from app.store.rotation import BATCH, Progress, Rotation
@@ -34,9 +33,9 @@ def main() -> None:
 
 def _settings() -> Settings:
     try:
-        return Settings()
-    except ValidationError as error:
-        _fail(explained(error))
+        return read_settings()
+    except InvalidSettings as error:
+        _fail(str(error))
 
 
 def _fail(message: str) -> NoReturn:

@@ -1,14 +1,24 @@
-"""Every DROPOFF_ variable, read once, frozen, its secrets hidden from repr."""
+"""Every DROPOFF_ variable, from the environment or from a file, read once, frozen, its secrets hidden from repr."""
 
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import DirectoryPath, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 Network = IPv4Network | IPv6Network
+
+# Where Docker and its like put secrets.
+SECRETS = Path("/run/secrets")
 
 # Between the moment after which no worker may start a job and the end of the hold there is room for one whole
 # verification and for this much more, in seconds: the way to the worker and back, and clocks that differ.
@@ -16,11 +26,13 @@ HOLD_MARGIN_SECONDS = 1.0
 
 
 class Settings(BaseSettings):
-    """What an operator can set; `docs/operating.md` has a line for each. Read from the environment only."""
+    """What an operator can set; `docs/operating.md` has a line for each. Read from the environment, and what is not
+    there from the folder of secrets: a file for each, called as the variable in lower case."""
 
     model_config = SettingsConfigDict(env_prefix="DROPOFF_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     data: Path = Path("data")
+    secrets_dir: DirectoryPath | None = None
     database_url: str = ""
     redis_url: SecretStr = SecretStr("")
     secret_keys: SecretStr = SecretStr("")
@@ -38,6 +50,19 @@ class Settings(BaseSettings):
     oss_endpoint: str = "https://{region}.aliyuncs.com"
     worker_threads: int = Field(64, ge=1, le=1000)
     log_level: str = "INFO"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        folder = Path(env_settings().get("secrets_dir") or SECRETS)
+        files = (SecretsSettingsSource(settings_cls, folder),) if folder.is_dir() else ()
+        return init_settings, env_settings, *files
 
     @field_validator("egress_allow", mode="before")
     @classmethod
@@ -77,6 +102,16 @@ class Settings(BaseSettings):
         return tuple(k.strip() for k in self.secret_keys.get_secret_value().split(",") if k.strip())
 
 
-def explained(error: ValidationError) -> str:
-    """What is wrong with which variables, in one line; no value is repeated."""
-    return "; ".join(f"DROPOFF_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+class InvalidSettings(Exception):
+    """The message says in one line what is wrong with which variables; it repeats no value."""
+
+
+def read_settings() -> Settings:
+    """The settings of this process. Raises InvalidSettings."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [": ".join((*(f"DROPOFF_{name}".upper() for name in e["loc"]), e["msg"])) for e in error.errors()]
+        raise InvalidSettings("; ".join(lines)) from None
+    except (SettingsError, OSError) as error:
+        raise InvalidSettings(f"a setting cannot be read: {error.__cause__ or error}") from None

@@ -131,8 +131,8 @@ def _wanted() -> bool:
     if exporter in ("", "otlp") and protocol == "http/protobuf":
         return True
     log.warning(
-        "tracing is off: OTEL_TRACES_EXPORTER must be otlp, and OTEL_EXPORTER_OTLP_PROTOCOL http/protobuf",
-        exporter=exporter, protocol=protocol,
+        "tracing is off", exporter=exporter, protocol=protocol,
+        reason="OTEL_TRACES_EXPORTER must be otlp, and OTEL_EXPORTER_OTLP_PROTOCOL http/protobuf",
     )  # fmt: skip
     return False
 
@@ -145,7 +145,7 @@ def _provider(process: str) -> "TracerProvider | None":
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        log.warning("tracing is off: its packages are not installed, pip install 'dropoff[tracing]' adds them")
+        log.warning("tracing is off", reason="its packages are not installed: pip install 'dropoff[tracing]' adds them")
         return None
     # One line for each batch that is lost and none for each attempt; a header that cannot be read would be shown whole.
     for name in ("opentelemetry.exporter", "opentelemetry.util"):
@@ -157,6 +157,6 @@ def _provider(process: str) -> "TracerProvider | None":
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     except (ValueError, RuntimeError, OSError) as error:
-        log.warning("tracing is off: a variable of OpenTelemetry has no valid value", reason=str(error))
+        log.warning("tracing is off", reason=f"a variable of OpenTelemetry has no valid value: {error}")
         return None
     return provider

@@ -1,6 +1,6 @@
 """A store that takes everything after so many milliseconds: what it costs is not what is measured.
 
-    python -m bench.store PORT MILLISECONDS
+python -m bench.store PORT MILLISECONDS
 """
 
 import asyncio

@@ -40,6 +40,17 @@ def test_each_setting_is_documented(name: str) -> None:
     assert f"| `DROPOFF_{name.upper()}` |" in (ROOT / "docs/operating.md").read_text()
 
 
+def test_each_event_that_warns_has_its_alert_and_each_alert_its_event() -> None:
+    sources = [path.read_text() for folder in ("app", "workers") for path in (ROOT / folder).rglob("*.py")]
+    table = (ROOT / "docs/operating.md").read_text().partition("## Alerts")[2].partition("\n## ")[0]
+    alerts = set(re.findall(r"^\| `([^`]+)`", table, re.M))
+    warned = {
+        event for text in sources for event in re.findall(r'log\.(?:warning|error|exception)\(\s*"([^"]+)"', text)
+    }
+    assert warned - alerts == set()
+    assert [event for event in alerts if not any(f'"{event}"' in text for text in sources)] == []
+
+
 @pytest.mark.parametrize("fault", Fault)
 def test_each_fault_has_advice_and_a_line_in_the_documentation(fault: Fault) -> None:
     assert set(re.findall(r"\{(\w*)\}", ADVICE[fault].text)) <= PLACEHOLDERS

@@ -12,7 +12,6 @@ from typing import NoReturn
 
 import click
 import structlog
-from pydantic import ValidationError
 
 from app import logs
 from app.domain import prefix
@@ -20,7 +19,7 @@ from app.domain.errors import InvalidParameters, ParameterFault
 from app.domain.specs import SPECS, parse
 from app.domain.specs.base import Spec
 from app.domain.verification import Report
-from app.settings import Settings, explained
+from app.settings import InvalidSettings, Settings, read_settings
 from workers.main import open_providers
 from workers.verify import verify
 
@@ -73,9 +72,9 @@ def _run(as_json: bool, **given: str | None) -> NoReturn:
 
 def _settings() -> Settings:
     try:
-        return Settings()
-    except ValidationError as error:
-        _fail(explained(error))
+        return read_settings()
+    except InvalidSettings as error:
+        _fail(str(error))
 
 
 def _spec(given: Mapping[str, str | None], settings: Settings) -> Spec:

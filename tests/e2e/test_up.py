@@ -142,7 +142,7 @@ def test_a_redis_that_is_given_is_used(tmp_path: Path, good: dict[str, Any]) -> 
             REDIS_PASSWORD,
             "--dir",
             str(tmp_path),
-        ),  # fmt: skip
+        ),
         tmp_path / "redis.log",
         clean_environment(),
     )

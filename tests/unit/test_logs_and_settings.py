@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from app import settings as app_settings
 from app.settings import Settings
+from tests.stack import clean_environment
 
 LINES = """
 import logging, structlog
@@ -57,3 +60,42 @@ def test_settings_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch
             patched.setenv(f"DROPOFF_{name}", value)
             with pytest.raises(ValidationError):
                 Settings()
+
+
+def test_secrets_are_read_from_files_and_the_environment_goes_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "dropoff_secret_keys").write_text("SENTINEL-a,SENTINEL-b\n")
+    (tmp_path / "dropoff_redis_url").write_text("redis://:SENTINEL-c@h/0\n")
+    (tmp_path / "dropoff_database_url").write_text("postgresql+asyncpg://u:SENTINEL-d@h/d\n")
+    (tmp_path / "of-somebody-else").write_text("x")
+    monkeypatch.setenv("DROPOFF_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("DROPOFF_DATABASE_URL", "postgresql+asyncpg://h/other")
+    settings = Settings()
+    assert settings.sealing_keys == ("SENTINEL-a", "SENTINEL-b")
+    assert settings.redis_url.get_secret_value() == "redis://:SENTINEL-c@h/0"
+    assert settings.database == "postgresql+asyncpg://h/other"
+    assert "SENTINEL" not in repr(settings) + str(settings)
+
+
+def test_the_usual_folder_of_secrets_may_be_there_or_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(app_settings, "SECRETS", tmp_path / "secrets")
+    assert Settings().redis_url.get_secret_value() == ""
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/dropoff_redis_url").write_text("redis://h/1")
+    assert Settings().redis_url.get_secret_value() == "redis://h/1"
+
+
+def test_a_folder_or_a_file_of_secrets_that_cannot_be_read_ends_the_command_in_a_sentence(tmp_path: Path) -> None:
+    def refusal(folder: Path) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "app.cli", "keys", "list"],
+            env=clean_environment(DROPOFF_SECRETS_DIR=str(folder), DROPOFF_DATA=str(tmp_path / "data")),
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (1, "", False)
+        return done.stderr
+
+    assert "DROPOFF_SECRETS_DIR" in refusal(tmp_path / "mistyped")
+    (tmp_path / "dropoff_redis_url").write_bytes(b"\xff\xfe")
+    assert "a setting cannot be read" in refusal(tmp_path)
