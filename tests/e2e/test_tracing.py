@@ -258,7 +258,7 @@ def test_what_cannot_be_done_is_one_line_and_the_process_goes_on(
         printed, logged = said(before + ROOTS, OTEL_EXPORTER_OTLP_ENDPOINT=collected.url, **variables)
     assert printed[0] == "False False"
     (line,) = logged
-    assert (line["level"], sentence in line["event"]) == ("warning", True), line
+    assert (line["level"], line["event"], sentence in line["reason"]) == ("warning", "tracing is off", True), line
 
 
 def test_of_an_exception_a_span_keeps_its_type_and_not_its_text() -> None:
