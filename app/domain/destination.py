@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from app.domain.errors import Fault, InvalidParameters, ParameterFault
-from app.domain.specs import explain, merged, parse
+from app.domain.specs import explain, merged, parse, printable
 from app.domain.specs.base import Name, Spec, refuse
 from app.domain.verification import Report
 
@@ -170,7 +170,7 @@ def _named_fault(fault: ParameterFault) -> ParameterFault:
 def query(parameters: Mapping[str, str]) -> Query:
     """The listing that the query string `parameters` ask for. Raises InvalidParameters for anything else."""
     faults = [
-        ParameterFault(name, "unknown_parameter", f"{name} is not a parameter of the list.")
+        ParameterFault(printable(name), "unknown_parameter", f"{printable(name)} is not a parameter of the list.")
         for name in parameters
         if name not in ("search_term", "page", "sort_by", "sort_direction")
     ]
