@@ -22,6 +22,7 @@ from app.web.destinations import DestinationHandlers
 from app.web.errors import envelope
 from app.web.health import healthz
 from app.web.idempotency import Idempotency
+from app.web.openapi import page
 
 log = structlog.get_logger()
 
@@ -63,6 +64,7 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
         idempotency = Idempotency(Claims(engine), sealer, settings.hold_seconds)
         app.add_routes(DestinationHandlers(destinations, repository, idempotency).routes())
         app.router.add_get("/healthz", healthz)
+        app.add_routes(page.routes())
         yield app
 
 
