@@ -213,7 +213,7 @@ def test_the_page_has_every_call_and_code_and_works_without_internet(running: tu
     assert not re.search(r"url\(|@import", api.call("GET", "/docs.css").text)
 
 
-def test_no_answer_to_thousands_of_generated_requests_breaks_the_document(
+def test_no_answer_to_a_thousand_generated_requests_breaks_the_document(
     running: tuple[Api, Process, str], tmp_path: Path
 ) -> None:
     """Every check that schemathesis has but one: the rules of a parameter are more than a schema can say, so that a
@@ -223,7 +223,8 @@ def test_no_answer_to_thousands_of_generated_requests_breaks_the_document(
         (
             sys.executable, "-m", "schemathesis.cli", "run", f"{api.url}/openapi.json",
             "--header", f"Authorization: Bearer {api.key}", "--exclude-checks", "positive_data_acceptance",
-            "--generation-deterministic", "--max-examples", "50", "--no-color", "--warnings", "off",
+            "--exclude-path", "/destination",  # the other spelling, which the same handler answers
+            "--generation-deterministic", "--max-examples", "25", "--no-color", "--warnings", "off",
         ),
         env=clean_environment(SCHEMATHESIS_HOOKS="tests.web.hooks", ONLY_HOST=store, PYTHONPATH=str(ROOT)),
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
