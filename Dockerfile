@@ -9,7 +9,7 @@ COPY migrations migrations
 RUN /opt/dropoff/bin/pip install --no-cache-dir --constraint constraints.txt .
 
 FROM python:3.11-slim
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin dropoff
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin dropoff
 COPY --from=build /opt/dropoff /opt/dropoff
 ENV PATH=/opt/dropoff/bin:$PATH PYTHONUNBUFFERED=1
 USER 10001

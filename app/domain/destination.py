@@ -7,10 +7,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from app.domain.errors import Fault, InvalidParameters, ParameterFault
-from app.domain.specs import explain, merged, parse
+from app.domain.specs import explain, merged, parse, printable
 from app.domain.specs.base import Name, Spec, refuse
 from app.domain.verification import Report
 
@@ -100,13 +100,26 @@ def _name(value: str) -> str:
     return value
 
 
-class _Named(BaseModel):
+class Named(BaseModel):
     """The two parameters that every type shares."""
 
     model_config = ConfigDict(frozen=True, strict=True, hide_input_in_errors=True)
 
-    name: Annotated[Name, AfterValidator(_name)]
-    enabled: Annotated[bool, BeforeValidator(_boolean)]
+    name: Annotated[
+        Name,
+        AfterValidator(_name),
+        Field(
+            description="What people call it.",
+            examples=["results"],
+            json_schema_extra={"minLength": 1, "maxLength": NAME_LIMIT},
+        ),
+    ]
+    enabled: Annotated[
+        bool,
+        BeforeValidator(_boolean),
+        WithJsonSchema({"enum": list(_BOOLEANS)}),
+        Field(description="Whether files go to it; an enabled one is verified first.", examples=[True]),
+    ]
 
 
 def draft(body: Mapping[str, Any], *, allow_http: bool) -> Draft:
@@ -151,12 +164,12 @@ def _collected(call: Callable[[], T], faults: list[ParameterFault]) -> T | None:
 
 def _of_the_type(body: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of `body` that every type has its own of, and `type` itself."""
-    return {name: value for name, value in body.items() if name not in _Named.model_fields}
+    return {name: value for name, value in body.items() if name not in Named.model_fields}
 
 
-def _named(body: Mapping[str, Any]) -> _Named:
+def _named(body: Mapping[str, Any]) -> Named:
     try:
-        return _Named.model_validate({n: body[n] for n in _Named.model_fields if body.get(n) not in (None, "")})
+        return Named.model_validate({n: body[n] for n in Named.model_fields if body.get(n) not in (None, "")})
     except ValidationError as error:
         raise InvalidParameters([_named_fault(explain("", each)) for each in error.errors(include_url=False)]) from None
 
@@ -170,7 +183,7 @@ def _named_fault(fault: ParameterFault) -> ParameterFault:
 def query(parameters: Mapping[str, str]) -> Query:
     """The listing that the query string `parameters` ask for. Raises InvalidParameters for anything else."""
     faults = [
-        ParameterFault(name, "unknown_parameter", f"{name} is not a parameter of the list.")
+        ParameterFault(printable(name), "unknown_parameter", f"{printable(name)} is not a parameter of the list.")
         for name in parameters
         if name not in ("search_term", "page", "sort_by", "sort_direction")
     ]

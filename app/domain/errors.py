@@ -239,7 +239,7 @@ class InvalidRequest(DropoffError):
 
 
 class InvalidParameters(DropoffError):
-    """One or more parameters are missing, unknown or malformed; `faults` has every one of them."""
+    """One or more parameters are missing, unknown or malformed; every one of them is under `parameters`."""
 
     def __init__(self, faults: list[ParameterFault]) -> None:
         if len(faults) == 1:
@@ -253,14 +253,20 @@ class InvalidParameters(DropoffError):
 
 
 class DestinationLimitReached(DropoffError):
+    """The account has as many destinations as it may have."""
+
     code = "destination_limit_reached"
 
 
 class Unauthorized(DropoffError):
+    """No key came with the request, or one that no account has."""
+
     code = "unauthorized"
 
 
 class DestinationNotFound(DropoffError):
+    """There is no destination with this id in this account."""
+
     code = "destination_not_found"
 
 

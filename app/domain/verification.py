@@ -92,7 +92,7 @@ class Report(BaseModel):
 
 
 class VerificationFailed(DropoffError):
-    """The test file could not be uploaded and deleted; `details` has the report under `verification`."""
+    """The test file could not be uploaded and deleted; the report is under `verification`."""
 
     def __init__(self, report: Report) -> None:
         super().__init__(report.message, parameter=report.parameter, verification=report.as_answer())

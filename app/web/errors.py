@@ -37,7 +37,7 @@ _STATUS: tuple[tuple[type[DropoffError], int], ...] = (
 )
 
 # What aiohttp itself refuses, in words for a client.
-_HTTP_FAULTS = {
+HTTP_FAULTS = {
     400: ("invalid_request", "The request is not valid HTTP, or its body cannot be read."),
     404: ("not_found", "There is no such path: destinations are at /destinations and /destinations/ID."),
     405: ("method_not_allowed", "This path does not take this method; the Allow header names those it takes."),
@@ -76,6 +76,12 @@ def refused(error: DropoffError) -> web.Response:
     return refusal(status, error.code, error.message, headers=headers, parameter=error.parameter, **error.details)
 
 
+def broken() -> web.Response:
+    """The answer where this service itself fails."""
+    message = "Something broke on our side, and nothing was changed: tell us the X-Request-Id of this answer."
+    return refusal(500, DropoffError.code, message)
+
+
 @web.middleware
 async def envelope(request: web.Request, handler: Any) -> web.StreamResponse:
     """Answer every error in the envelope, and give every answer a request id that the logs have too."""
@@ -95,10 +101,9 @@ async def _enveloped(request: web.Request, handler: Any) -> web.StreamResponse:
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        code, message = _HTTP_FAULTS.get(error.status, ("http_error", error.reason))
+        code, message = HTTP_FAULTS.get(error.status, ("http_error", error.reason))
         kept = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
         return refusal(error.status, code, message, headers=kept)
     except Exception:
         log.exception("request broke")
-        message = "Something broke on our side, and nothing was changed: tell us the X-Request-Id of this answer."
-        return refusal(500, "internal_error", message)
+        return broken()

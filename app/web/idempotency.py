@@ -14,7 +14,7 @@ from app.web.errors import refused
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+KEY = re.compile(r"[\x21-\x7e]{1,255}")
 # What lies between the end of a hold and the answer that is kept.
 _MARGIN_SECONDS = 5.0
 
@@ -52,7 +52,7 @@ class Idempotency:
         key = request.headers.get(HEADER)
         if key is None:
             return await carry_out(Claim(new_id()))
-        if not _KEY.fullmatch(key):
+        if not KEY.fullmatch(key):
             raise InvalidRequest(f"{HEADER} must be 1 to 255 printable ASCII characters without spaces.")
         prints = self._sealer.fingerprints([request.method, request.path, body])
         claim = await self._claims.claim(account, key, prints, new_id(), self._seconds)

@@ -23,6 +23,7 @@ from app.web.destinations import DestinationHandlers
 from app.web.errors import envelope
 from app.web.health import healthz
 from app.web.idempotency import Idempotency
+from app.web.openapi import page
 from app.web.trace import LOGGED, traced
 
 log = structlog.get_logger()
@@ -67,6 +68,7 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
         idempotency = Idempotency(Claims(engine), sealer, settings.hold_seconds)
         app.add_routes(DestinationHandlers(destinations, repository, idempotency).routes())
         app.router.add_get("/healthz", healthz)
+        app.add_routes(page.routes())
         yield app
 
 

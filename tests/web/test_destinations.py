@@ -190,6 +190,19 @@ def test_a_parameter_on_the_query_string_is_not_lost_in_silence(api: Api) -> Non
     assert answer.status == 400
 
 
+@pytest.mark.parametrize("name", ["", "\x00", "é" * 100], ids=["none", "control", "long"])
+def test_a_parameter_with_an_odd_name_is_refused_by_a_name_that_can_be_shown(api: Api, name: str) -> None:
+    for answer in (
+        post(api, json.dumps(disabled(**{name: "x"}))),
+        post(api, urlencode(disabled(enabled="0", **{name: "x"})), FORM),
+        api.call("POST", "/destinations", json.dumps(disabled()).encode(), JSON, **{name: "x"}),
+        api.list(**{name: "x"}),
+    ):
+        assert (answer.status, answer.error["code"]) == (400, "unknown_parameter")
+        assert re.fullmatch(r"[ -~]{1,64}", answer.error["parameter"])
+        assert answer.error["parameter"] in answer.json["request_info"]["message"]
+
+
 BAD_BODIES: list[tuple[str, bytes, dict[str, str], int, str]] = [
     ("1 MB of JSON", b'{"name":"' + b"x" * 1_000_000 + b'"}', JSON, 413, "64 KiB"),
     ("1 MB of form", b"name=" + b"x" * 1_000_000, FORM, 413, "64 KiB"),

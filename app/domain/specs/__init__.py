@@ -125,5 +125,5 @@ def explain(kind: str, details: ErrorDetails) -> ParameterFault:
 
 
 def printable(name: str) -> str:
-    """A parameter's name as it may be shown: printable ASCII, at most 64 characters."""
-    return "".join(c if " " <= c <= "~" else "?" for c in name)[:64]
+    """A parameter's name as it may be shown: printable ASCII, 1 to 64 characters."""
+    return "".join(c if " " <= c <= "~" else "?" for c in name)[:64] or "(no name)"

@@ -5,7 +5,7 @@ import binascii
 import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from app.domain.errors import Role
 from app.domain.specs.base import Credential, Name, PathPrefix, Spec, refuse
@@ -56,7 +56,18 @@ class AzureSpec(Spec):
     }
 
     type: Literal["azure"]
-    azure_account_name: Annotated[Name, AfterValidator(_account)]
-    azure_account_key: Annotated[Credential, AfterValidator(_key)]
-    azure_container_name: Annotated[Name, AfterValidator(_container)]
+    azure_account_name: Annotated[
+        Name, AfterValidator(_account), Field(description="The storage account's name.", examples=["myresults"])
+    ]
+    azure_account_key: Annotated[
+        Credential,
+        AfterValidator(_key),
+        Field(
+            description="One of the account's two access keys.",
+            examples=[base64.b64encode(b"example!" * (_KEY_BYTES // 8)).decode()],
+        ),
+    ]
+    azure_container_name: Annotated[
+        Name, AfterValidator(_container), Field(description="The container's name.", examples=["my-results"])
+    ]
     azure_path_prefix: PathPrefix | None = None

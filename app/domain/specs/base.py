@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
 from app.domain import prefix as prefixes
@@ -53,14 +53,22 @@ def _prefix(value: str) -> str:
 
 
 Credential = Annotated[SecretStr, BeforeValidator(_trimmed), AfterValidator(_credential)]
-PathPrefix = Annotated[str, AfterValidator(_prefix)]
+PathPrefix = Annotated[
+    str,
+    AfterValidator(_prefix),
+    Field(
+        description=f"The folder that files go to; may contain {', '.join(f'%{token}%' for token in prefixes.TOKENS)}.",
+        examples=["dropoff/%DATE%/"],
+    ),
+]
 Name = Annotated[str, BeforeValidator(_trimmed)]
 
 
 class Spec(BaseModel):
     """Where files go and with which credentials, for one type; field names are the parameters' own.
 
-    Every `SecretStr` field is a credential: sealed at rest, absent from answers.
+    Every `SecretStr` field is a credential: sealed at rest, absent from answers. Each field's description and example,
+    and the class's docstring, are what the API's documentation says of it; the examples together make a whole body.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)

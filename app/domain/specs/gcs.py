@@ -6,7 +6,7 @@ import json
 import re
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema, model_validator
 
 from app.domain.errors import Role
 from app.domain.specs.base import Credential, Name, PathPrefix, S3Access, Spec, matching, refuse
@@ -80,11 +80,29 @@ def _is_whole(pem: str) -> bool:
     return der[:2] == b"\x30\x82" and len(der) == 4 + int.from_bytes(der[2:4])
 
 
-ServiceAccountKey = Annotated[SecretStr, BeforeValidator(_service_account_key)]
+ServiceAccountKey = Annotated[
+    SecretStr,
+    BeforeValidator(_service_account_key),
+    WithJsonSchema(
+        {
+            "type": ["string", "object"],
+            "format": "password",
+            "writeOnly": True,
+            "description": "In place of the two HMAC keys: a service account's JSON key, as text or as an object.",
+        }
+    ),
+]
 
 
 class GcsSpec(Spec):
     """A bucket on Google Cloud Storage, with exactly one of the two kinds of credentials."""
+
+    # What `_one_way` demands, for who reads the schema.
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": ["gcs_access_key", "gcs_secret_key"]}, {"required": ["gcs_service_account_key"]}]
+        }
+    )
 
     provider: ClassVar[str] = "Google Cloud Storage"
     roles: ClassVar[dict[Role, str]] = {
@@ -103,16 +121,26 @@ class GcsSpec(Spec):
     }
 
     type: Literal["gcs"]
-    gcs_access_key: Annotated[Credential, AfterValidator(_access_id)] | None = None
+    gcs_access_key: (
+        Annotated[
+            Credential,
+            AfterValidator(_access_id),
+            Field(description="The access id of an HMAC key.", examples=["GOOGTS7C7FUP3AIRVJTE2BCD"]),
+        ]
+        | None
+    ) = None
     gcs_secret_key: (
         Annotated[
             Credential,
             AfterValidator(matching(r"[A-Za-z0-9/+=]{40}", "must be an HMAC secret: 40 letters, digits, / and +")),
+            Field(description="The secret of that HMAC key.", examples=["bGoa+V7g/yqDXvKRqq+JTFn4uQZbPiQJo4pf9RzJ"]),
         ]
         | None
     ) = None
     gcs_service_account_key: ServiceAccountKey | None = None
-    gcs_bucket_name: Annotated[Name, AfterValidator(_bucket)]
+    gcs_bucket_name: Annotated[
+        Name, AfterValidator(_bucket), Field(description="The bucket's name.", examples=["my-results"])
+    ]
     gcs_path_prefix: PathPrefix | None = None
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from app.domain.errors import Fault, Role
 from app.domain.specs.base import Credential, Name, PathPrefix, Spec, matching, refuse
@@ -55,8 +55,18 @@ class OssSpec(Spec):
         Credential,
         AfterValidator(_permanent),
         AfterValidator(matching(r"[A-Za-z0-9]{16,128}", "must be an access key id: 16 to 128 letters and digits")),
+        Field(description="The access key id of a RAM user.", examples=["LTAI5tExampleExample1234"]),
     ]
-    oss_secret_key: Credential
-    oss_bucket_name: Annotated[Name, AfterValidator(_bucket)]
-    oss_region_id: Annotated[Name, AfterValidator(_region)]
+    oss_secret_key: Annotated[
+        Credential,
+        Field(description="The access key secret that belongs to it.", examples=["a-secret-of-thirty-chars"]),
+    ]
+    oss_bucket_name: Annotated[
+        Name, AfterValidator(_bucket), Field(description="The bucket's name.", examples=["my-results"])
+    ]
+    oss_region_id: Annotated[
+        Name,
+        AfterValidator(_region),
+        Field(description="The bucket's region, with or without oss-.", examples=["oss-eu-central-1"]),
+    ]
     oss_path_prefix: PathPrefix | None = None

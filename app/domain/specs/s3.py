@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from app.domain.errors import Fault, Role
 from app.domain.specs.base import Credential, Name, PathPrefix, S3Access, Spec, matching, refuse
@@ -63,9 +63,23 @@ class S3Spec(Spec):
         Credential,
         AfterValidator(_permanent),
         AfterValidator(matching(r"[A-Z0-9]{16,128}", "must be an access key id: 16 to 128 capital letters and digits")),
+        Field(
+            description="The access key id of a user that may put and delete objects.",
+            examples=["AKIAIOSFODNN7EXAMPLE"],
+        ),
     ]
-    s3_secret_access_key: Credential
-    s3_bucket_name: Annotated[Name, AfterValidator(_bucket)]
+    s3_secret_access_key: Annotated[
+        Credential,
+        Field(
+            description="The secret access key that belongs to it.",
+            examples=["wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"],
+        ),
+    ]
+    s3_bucket_name: Annotated[
+        Name,
+        AfterValidator(_bucket),
+        Field(description="The plain name of a general purpose bucket.", examples=["my-results"]),
+    ]
     s3_path_prefix: PathPrefix | None = None
 
     def s3_access(self) -> S3Access:

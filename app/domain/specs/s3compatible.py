@@ -4,7 +4,7 @@ import re
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, ValidationInfo
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from app.domain.errors import Role
 from app.domain.specs.base import Credential, Name, PathPrefix, S3Access, Spec, matching, refuse
@@ -99,12 +99,31 @@ class S3CompatibleSpec(Spec):
         Credential,
         # A slash, comma or equals sign would break the credential scope of a signature.
         AfterValidator(matching(r"[^ /,=]{1,256}", "must be an access key id: up to 256 characters, no / , or =")),
+        Field(description="The access key id of a user that may put and delete objects.", examples=["DO00EXAMPLE"]),
     ]
-    s3_secret_access_key: Credential
-    s3_bucket_name: Annotated[Name, AfterValidator(_bucket)]
-    s3_endpoint: Annotated[Name, AfterValidator(_endpoint)]
+    s3_secret_access_key: Annotated[
+        Credential, Field(description="The secret access key that belongs to it.", examples=["a-secret-of-the-service"])
+    ]
+    s3_bucket_name: Annotated[
+        Name, AfterValidator(_bucket), Field(description="The bucket's plain name.", examples=["my-results"])
+    ]
+    s3_endpoint: Annotated[
+        Name,
+        AfterValidator(_endpoint),
+        Field(
+            description="The public address of the service's S3 API, without the bucket.",
+            examples=["https://ams3.digitaloceanspaces.com"],
+        ),
+    ]
     s3_path_prefix: PathPrefix | None = None
-    s3_region: Annotated[Name, AfterValidator(_region)] | None = None
+    s3_region: (
+        Annotated[
+            Name,
+            AfterValidator(_region),
+            Field(description="Only where the service asks for one and its host does not tell.", examples=["ams3"]),
+        ]
+        | None
+    ) = None
 
     def s3_access(self) -> S3Access:
         """A bucket that was pasted into the endpoint is taken out of it; the region and the addressing come from
