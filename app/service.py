@@ -32,9 +32,10 @@ class Keeps(Protocol):
 
 
 class Verifies(Protocol):
-    """Writes and deletes `key` as `spec` says, for `account`, and reports."""
+    """Writes and deletes `key` as `spec` says, for `account` and for `destination` where there is one, and reports."""
 
-    async def verify(self, account: int, spec: Spec, key: str) -> Report: ...
+    async def verify(self, account: int, spec: Spec, key: str, destination: str | None = None) -> Report: ...
+    def stored(self, job: str, destination: str) -> None: ...
 
 
 class Seals(Protocol):
@@ -85,6 +86,8 @@ class Destinations:
             verification=report,
         )
         await self._kept.add(destination, self._sealer.seal(wanted.spec.secrets()), self.limit)
+        if report:
+            self._verifier.stored(report.job, destination.id)
         log.info("destination created", destination=destination.id, type=destination.type, enabled=wanted.enabled)
         return destination
 
@@ -96,7 +99,7 @@ class Destinations:
         """
         current, sealed = await self._kept.whole(account, destination)
         wanted = change(current, self._credentials(current, sealed), body, allow_http=self._allow_http)
-        report = await self._verified(account, wanted.spec) if wanted.spec and wanted.verify else None
+        report = await self._verified(account, wanted.spec, current.id) if wanted.spec and wanted.verify else None
         now = datetime.now(UTC)
         after = replace(
             current,
@@ -135,9 +138,9 @@ class Destinations:
             log.error("credentials cannot be opened with any of the sealing keys", destination=destination.id)
             return {}
 
-    async def _verified(self, account: int, spec: Spec) -> Report:
+    async def _verified(self, account: int, spec: Spec, destination: str | None = None) -> Report:
         """The report of a verification that succeeded. Raises VerificationFailed with the one that did not."""
-        report = await self._verifier.verify(account, spec, test_key(spec, datetime.now(UTC)))
+        report = await self._verifier.verify(account, spec, test_key(spec, datetime.now(UTC)), destination)
         if not report.ok:
             raise VerificationFailed(report)
         return report

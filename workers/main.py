@@ -1,5 +1,7 @@
 """The worker's composition root: settings, the Celery app, the loop, and what lives on it."""
 
+import os
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -12,6 +14,7 @@ from redis.backoff import ExponentialBackoff
 from app import logs
 from app.domain.specs.base import Spec
 from app.domain.specs.gcs import GcsSpec
+from app.jobs.board import Board
 from app.jobs.queue import TASK, celery_app, connect
 from app.settings import Settings
 from app.store.sealing import Sealer
@@ -45,11 +48,13 @@ async def open_providers(stack: AsyncExitStack, settings: Settings) -> Callable[
     return provider_for
 
 
-async def _open(stack: AsyncExitStack, sealer: Sealer, settings: Settings) -> Verifications:
+async def _open(stack: AsyncExitStack, name: str, sealer: Sealer, settings: Settings) -> Verifications:
     redis = connect(settings)
     redis.connection_pool.connection_kwargs["retry"] = Retry(ExponentialBackoff(cap=1, base=0.1), 5)
     stack.push_async_callback(redis.aclose)
-    return Verifications(sealer, await open_providers(stack, settings), redis, settings)
+    board = Board(redis, settings, worker=name)
+    await stack.enter_async_context(board.writing())
+    return Verifications(sealer, await open_providers(stack, settings), redis, board, settings)
 
 
 def main() -> None:
@@ -65,7 +70,9 @@ def main() -> None:
     app = celery_app(settings)
     loop = Loop(settings.worker_threads)
     stack = AsyncExitStack()
-    verifications = loop.run(_open(stack, sealer, settings))
+    # There may be several on one machine.
+    name = f"dropoff-{os.getpid()}@{socket.gethostname()}"
+    verifications = loop.run(_open(stack, name, sealer, settings))
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
     def verify(sealed: str) -> None:
@@ -78,6 +85,7 @@ def main() -> None:
             "--quiet",
             "worker",
             "--pool=threads",
+            f"--hostname={name}",
             f"--concurrency={settings.worker_threads}",
             "--without-gossip",
             "--without-mingle",

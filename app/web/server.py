@@ -9,6 +9,9 @@ import structlog
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
+from app.jobs.board import Board
+from app.jobs.feed import READ_SECONDS, Feed
+from app.jobs.history import History
 from app.jobs.queue import Queue, celery_app, connect
 from app.jobs.replies import POP_SECONDS, Replies
 from app.service import Destinations
@@ -22,6 +25,7 @@ from app.web.destinations import DestinationHandlers
 from app.web.errors import envelope
 from app.web.health import healthz
 from app.web.idempotency import Idempotency
+from app.web.jobs import JobHandlers
 
 log = structlog.get_logger()
 
@@ -48,12 +52,14 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
         await require_schema(engine)
         redis = connect(settings)
         stack.push_async_callback(redis.aclose)
-        reading = connect(settings, seconds=POP_SECONDS + 5)
+        reading = connect(settings, seconds=max(POP_SECONDS, READ_SECONDS) + 5)
         stack.push_async_callback(reading.aclose)
         replies = Replies(reading)
         await stack.enter_async_context(replies.reading())
         sealer = Sealer(settings.sealing_keys)
-        queue = Queue(celery_app(settings), redis, replies, sealer, settings)
+        board = Board(redis, settings)
+        await stack.enter_async_context(board.writing())
+        queue = Queue(celery_app(settings), redis, replies, sealer, board, settings)
         stack.callback(queue.close)
         repository = Repository(engine)
         destinations = Destinations(
@@ -62,6 +68,9 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
         app = web.Application(middlewares=[envelope], client_max_size=BODY_LIMIT)
         idempotency = Idempotency(Claims(engine), sealer, settings.hold_seconds)
         app.add_routes(DestinationHandlers(destinations, repository, idempotency).routes())
+        feed = Feed(reading)
+        app.on_shutdown.append(feed.end)
+        app.add_routes(JobHandlers(History(redis), feed, repository, settings.operator_key).routes())
         app.router.add_get("/healthz", healthz)
         yield app
 
