@@ -69,6 +69,11 @@ class Job(BaseModel):
     reply_to: str
     start_by: float
 
+    @property
+    def kind(self) -> str:
+        """The type of the destination."""
+        return self.spec["type"].get_secret_value()
+
     def content(self) -> dict[str, Any]:
         """The job with its credentials in the clear, to be sealed at once."""
         return {**self.model_dump(), "spec": {name: value.get_secret_value() for name, value in self.spec.items()}}
