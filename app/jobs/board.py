@@ -34,7 +34,7 @@ STREAM_LENGTH = 10_000
 TIMELINE_BYTES = 2048
 REPORT_BYTES = 8192
 PENDING = 10_000
-BATCH = 200
+BATCH = 100
 _UNCOUNTED = (State.RUNNING, State.UPLOADING, State.DELETING)
 # What is noted within this time is written in one round trip.
 GATHER_SECONDS = 0.05
@@ -53,19 +53,27 @@ local function show(job)
   redis.call('XADD', stream, 'MAXLEN', '~', limits.stream, '*', 'job', cjson.encode(row))
 end
 
-local function list(note)
-  if redis.call('ZADD', all, 'NX', note.submitted, note.id) == 1 then
-    redis.call('ZADD', note.own, note.submitted, note.id)
-    redis.call('ZREMRANGEBYSCORE', note.own, '-inf', limits.oldest)
-    redis.call('EXPIRE', note.own, limits.seconds)
-  end
+local function begin(job, note)
+  redis.call('HSET', job, unpack(note.is))
+  redis.call('EXPIRE', job, limits.seconds)
+  redis.call('ZADD', all, note.submitted, note.id)
+  redis.call('ZADD', note.own, note.submitted, note.id)
+  redis.call('ZREMRANGEBYSCORE', note.own, '-inf', limits.oldest)
+  redis.call('EXPIRE', note.own, limits.seconds)
 end
 
 local function enter(job, note, was, timeline)
-  was, timeline = tonumber(was or -1), timeline and timeline .. ',' or ''
-  if #timeline < limits.timeline then redis.call('HSET', job, 'timeline', timeline .. note.line) end
-  if note.rank > was then redis.call('HSET', job, 'rank', note.rank, unpack(note.fields)) end
-  if was < limits.ended and #note.counts > 0 then
+  if not timeline then
+    timeline = note.line
+  elseif #timeline < limits.timeline then
+    timeline = timeline .. ',' .. note.line
+  end
+  if note.rank > was then
+    redis.call('HSET', job, 'timeline', timeline, 'rank', note.rank, unpack(note.fields))
+  else
+    redis.call('HSET', job, 'timeline', timeline)
+  end
+  if was < limits.ended and note.counts then
     for _, name in ipairs(note.counts) do redis.call('HINCRBY', note.minute, name, 1) end
     redis.call('EXPIRE', note.minute, limits.minutes)
   end
@@ -74,11 +82,12 @@ end
 for _, note in ipairs(cjson.decode(ARGV[1])) do
   local job = 'dropoff:job:' .. note.id
   local was, timeline = unpack(redis.call('HMGET', job, 'rank', 'timeline'))
-  if was or note.own then
-    if #note.is > 0 then redis.call('HSET', job, unpack(note.is)) end
-    if note.own then list(note) end
-    if note.rank then enter(job, note, was, timeline) end
-    redis.call('EXPIRE', job, limits.seconds)
+  if note.destination and was then
+    redis.call('HSET', job, 'destination', note.destination)
+    show(job)
+  elseif was or note.is then
+    if not was then begin(job, note) end
+    enter(job, note, tonumber(was or -1), timeline)
     show(job)
   end
 end
@@ -125,7 +134,7 @@ class Board:
         self._kept = settings.board_jobs
         self._hold = settings.hold_seconds
         self._worker = worker
-        self._pending: deque[dict[str, Any]] = deque(maxlen=PENDING)
+        self._pending: deque[str] = deque(maxlen=PENDING)
         self._news = asyncio.Event()
         self._closing = False
         self._dropped = 0
@@ -135,8 +144,8 @@ class Board:
         """`job` is in `state` from now on; a verdict comes with its report."""
         at = job.submitted if state is State.QUEUED else time.time()
         note: dict[str, Any] = {
-            "id": job.id, "rank": rank(state, attempt), "is": [], "fields": ["state", state, "changed", _micros(at)],
-            "line": f'{{"state":"{state}","at":{_micros(at)}}}', "counts": [], "minute": minute_key(int(at // 60)),
+            "id": job.id, "rank": rank(state, attempt), "fields": ["state", state, "changed", _micros(at)],
+            "line": f'{{"state":"{state}","at":{_micros(at)}}}',
         }  # fmt: skip
         if attempt:
             note["fields"] += ["attempt", str(attempt), "worker", self._worker]
@@ -149,7 +158,7 @@ class Board:
             # Nobody notes these two first, and who notes them wastes no time.
             note |= self._identity(job)
         if state not in _UNCOUNTED:
-            note["counts"] = _counts(job, state, report, at)
+            note |= {"counts": _counts(job, state, report, at), "minute": minute_key(int(at // 60))}
         self._take(note)
 
     def _identity(self, job: Job) -> dict[str, Any]:
@@ -161,11 +170,12 @@ class Board:
 
     def stored(self, job: str, destination: str) -> None:
         """What `job` verified is stored as `destination`."""
-        self._take({"id": job, "is": ["destination", destination]})
+        self._take({"id": job, "destination": destination})
 
     def _take(self, note: dict[str, Any]) -> None:
         self._dropped += len(self._pending) == PENDING
-        self._pending.append(note)
+        # Text, since many objects that live for a moment keep the garbage collector busy.
+        self._pending.append(json.dumps(note))
         self._news.set()
 
     @contextlib.asynccontextmanager
@@ -199,7 +209,7 @@ class Board:
             "shown": SHOWN,
         }  # fmt: skip
         try:
-            await self._write(keys=[STREAM, ALL], args=[json.dumps(batch), json.dumps(limits)])
+            await self._write(keys=[STREAM, ALL], args=[f"[{','.join(batch)}]", json.dumps(limits)])
         except (redis.exceptions.RedisError, OSError) as error:
             self._dropped += len(batch)
             if not self._failing:
