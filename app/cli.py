@@ -14,6 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import logs
 from app.domain.errors import Unavailable
+from app.health import Check, Health
+from app.jobs.queue import connect
 from app.settings import InvalidSettings, Settings, read_settings
 from app.store.engine import SchemaMismatch, migrate, open_engine, require_schema
 from app.store.repository import Repository
@@ -105,6 +107,23 @@ def migrate_command() -> None:
     """Bring the database's schema to this release's."""
     _with_database(migrate, check=False)
     click.echo("The schema is up to date.")
+
+
+@main.command()
+def status() -> None:
+    """Say of the database, Redis and the workers whether each is well; the exit code is 1 where one is not."""
+    settings = _settings()
+    _require(settings)
+
+    async def look() -> list[Check]:
+        redis = connect(settings)
+        async with open_engine(settings.database) as engine, redis:
+            return await Health(engine, redis).checks()
+
+    checks = asyncio.run(look())
+    for check in checks:
+        click.echo(f"{check.name:10}{'ok' if check.ok else 'not ok':8}{check.detail}")
+    sys.exit(0 if all(check.ok for check in checks) else 1)
 
 
 @main.group()

@@ -35,9 +35,10 @@ class Keeps(Protocol):
 
 
 class Verifies(Protocol):
-    """Writes and deletes `key` as `spec` says, for `account`, and reports."""
+    """Writes and deletes `key` as `spec` says, for `account` and for `destination` where there is one, and reports."""
 
-    async def verify(self, account: int, spec: Spec, key: str) -> Report: ...
+    async def verify(self, account: int, spec: Spec, key: str, destination: str | None = None) -> Report: ...
+    def stored(self, job: str, destination: str) -> None: ...
 
 
 class Seals(Protocol):
@@ -88,6 +89,8 @@ class Destinations:
             verification=report,
         )
         await self._kept.add(destination, self._sealer.seal(wanted.spec.secrets()), self.limit)
+        if report:
+            self._verifier.stored(report.job, destination.id)
         log.info("destination created", destination=destination.id, type=destination.type, enabled=wanted.enabled)
         return destination
 
@@ -99,7 +102,7 @@ class Destinations:
         """
         current, sealed = await self._kept.whole(account, destination)
         wanted = change(current, self._credentials(current, sealed), body, allow_http=self._allow_http)
-        report = await self._verified(account, wanted.spec) if wanted.spec and wanted.verify else None
+        report = await self._verified(account, wanted.spec, current.id) if wanted.spec and wanted.verify else None
         now = datetime.now(UTC)
         after = replace(
             current,
@@ -140,7 +143,7 @@ class Destinations:
                 f"/destinations/{current.id}."
             )
         whole = {"type": current.type, **current.parameters, **credentials}
-        report = await self._report(account, parse(whole, allow_http=self._allow_http))
+        report = await self._report(account, parse(whole, allow_http=self._allow_http), current.id)
         await self._kept.verified(account, current.id, report, datetime.now(UTC), was=current.version)
         log.info("destination verified", destination=current.id, type=current.type, ok=report.ok, code=report.code)
         return report
@@ -169,15 +172,16 @@ class Destinations:
             log.error("credentials cannot be opened with any of the sealing keys", destination=destination.id)
             return {}
 
-    async def _verified(self, account: int, spec: Spec) -> Report:
+    async def _verified(self, account: int, spec: Spec, destination: str | None = None) -> Report:
         """The report of a verification that succeeded. Raises VerificationFailed with the one that did not."""
-        report = await self._report(account, spec)
+        report = await self._report(account, spec, destination)
         if not report.ok:
             raise VerificationFailed(report)
         return report
 
-    async def _report(self, account: int, spec: Spec) -> Report:
-        return await self._verifier.verify(account, spec, prefix.test_key(spec.path_prefix, datetime.now(UTC)))
+    async def _report(self, account: int, spec: Spec, destination: str | None = None) -> Report:
+        key = prefix.test_key(spec.path_prefix, datetime.now(UTC))
+        return await self._verifier.verify(account, spec, key, destination)
 
 
 def new_id() -> str:

@@ -23,6 +23,7 @@ SECRETS = Path("/run/secrets")
 # Between the moment after which no worker may start a job and the end of the hold there is room for one whole
 # verification and for this much more, in seconds: the way to the worker and back, and clocks that differ.
 HOLD_MARGIN_SECONDS = 1.0
+OPERATOR_KEY_LENGTH = 16
 
 
 class Settings(BaseSettings):
@@ -36,11 +37,13 @@ class Settings(BaseSettings):
     database_url: str = ""
     redis_url: SecretStr = SecretStr("")
     secret_keys: SecretStr = SecretStr("")
+    operator_key: SecretStr = SecretStr("")
     hold_seconds: float = Field(30, gt=0, le=600)
     verify_seconds: float = Field(15, gt=0, le=300)
     destination_limit: int = Field(50, ge=0)
     account_verifications: int = Field(20, ge=1)
     held_requests: int = Field(10_000, ge=1)
+    board_jobs: int = Field(10_000, ge=100, le=1_000_000)
     egress_allow: Annotated[tuple[Network, ...], NoDecode] = ()
     allow_http: bool = False
     s3_endpoint: str = ""
@@ -49,6 +52,7 @@ class Settings(BaseSettings):
     azure_endpoint: str = "https://{account}.blob.core.windows.net"
     oss_endpoint: str = "https://{region}.aliyuncs.com"
     worker_threads: int = Field(64, ge=1, le=1000)
+    worker_metrics: str = ""
     log_level: str = "INFO"
 
     @classmethod
@@ -70,6 +74,23 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
+
+    @field_validator("worker_metrics")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if value and not (host and port.isdecimal() and 0 < int(port) < 65536):
+            raise ValueError("must be HOST:PORT, as in 127.0.0.1:9464")
+        return value
+
+    @field_validator("operator_key")
+    @classmethod
+    def _not_guessed(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value.get_secret_value()) < OPERATOR_KEY_LENGTH:
+            raise ValueError(
+                f"must have at least {OPERATOR_KEY_LENGTH} characters, since it opens every account's jobs"
+            )
+        return value
 
     @field_validator("azure_endpoint")
     @classmethod

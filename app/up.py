@@ -59,7 +59,10 @@ async def _run(settings: Settings, host: str, port: int, workers: int) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     # The processes that are started here inherit these.
     if not settings.sealing_keys:
-        os.environ["DROPOFF_SECRET_KEYS"] = _kept_key(settings.data)
+        os.environ["DROPOFF_SECRET_KEYS"] = _kept(settings.data / "secret_key", new_key)
+    own_operator_key = not settings.operator_key.get_secret_value()
+    if own_operator_key:
+        os.environ["DROPOFF_OPERATOR_KEY"] = _kept(settings.data / "operator_key", lambda: secrets.token_urlsafe(32))
     await _prepare(settings, on_loopback=_is_loopback(host))
     async with contextlib.AsyncExitStack() as stack:
         if not settings.redis_url.get_secret_value():
@@ -70,7 +73,7 @@ async def _run(settings: Settings, host: str, port: int, workers: int) -> int:
         commands["api"] = (sys.executable, "-m", "app.cli", "api", "--host", host, "--port", str(port))
         running = [await stack.enter_async_context(_kept_running(n, c)) for n, c in commands.items()]
         watched = {*running, asyncio.create_task(stopping.wait())}
-        ready = asyncio.create_task(_announce(Settings(), host, port, workers))
+        ready = asyncio.create_task(_announce(Settings(), host, port, workers, show_key=own_operator_key))
         done, _ = await asyncio.wait({*watched, ready}, return_when=asyncio.FIRST_COMPLETED)
         if done == {ready}:
             await ready
@@ -109,13 +112,13 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _kept_key(data: Path) -> str:
-    """The sealing key of this data folder; made, and readable by its owner only, the first time."""
-    path, written = data / "secret_key", data / "secret_key.new"
+def _kept(path: Path, make: Callable[[], str]) -> str:
+    """The key in the file `path`; made, and readable by its owner only, the first time."""
+    written = path.with_suffix(".new")
     if not path.exists():
         written.touch(mode=0o600)
         with written.open("w") as file:
-            file.write(new_key())
+            file.write(make())
             file.flush()
             os.fsync(file.fileno())
         # Whole or not at all, whenever this process is killed.
@@ -224,14 +227,16 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-async def _announce(settings: Settings, host: str, port: int, workers: int) -> None:
-    """Print the address once all of it answers."""
+async def _announce(settings: Settings, host: str, port: int, workers: int, *, show_key: bool) -> None:
+    """Print the address once all of it answers, and the operator's key where it was made here."""
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
     address = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
     await _until(lambda: _answers(f"{address}/healthz"), "the API")
     celery = celery_app(settings)
     await _until(lambda: len(celery.control.ping(timeout=0.5) or []) >= workers, "the workers")
     celery.close()
+    if show_key:
+        print(f"The operator's key is {settings.operator_key.get_secret_value()}")
     print(f"Dropoff is ready at {address}", flush=True)
 
 

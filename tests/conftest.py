@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from app.up import redis_binary
 from demo.seaweedfs import SeaweedFS
 from tests.servers import aws as moto
 from tests.servers import azure as azurite
@@ -15,6 +16,7 @@ from tests.servers.gcs import CREATE, EVERYTHING, LIST, Account, Bucket, GcsServ
 from tests.servers.oss import GET, PUT, Identity, OssBucket
 from tests.servers.oss import LIST as OSS_LIST
 from tests.servers.postgres import Postgres
+from tests.stack import REDIS_PASSWORD, Process, accepts, clean_environment, free_port, until
 
 OSS_SECRET = "the-secret-of-all-the-keys-here"
 """Of each key of the OSS double."""
@@ -98,6 +100,19 @@ def postgres() -> Iterator[Postgres]:
     """PostgreSQL."""
     with Postgres() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an empty Redis."""
+    port = free_port()
+    arguments = ("--port", str(port), "--bind", "127.0.0.1", "--requirepass", REDIS_PASSWORD, "--save", "")
+    log = tmp_path_factory.mktemp("redis") / "log"
+    process = Process((redis_binary(), *arguments), log, clean_environment())
+    process.start()
+    until(lambda: accepts(port), "Redis accepts connections")
+    yield f"redis://:{REDIS_PASSWORD}@127.0.0.1:{port}/0"
+    process.stop()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

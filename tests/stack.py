@@ -105,6 +105,26 @@ class Api:
     def list(self, **query: str) -> Answer:
         return self.call("GET", "/destinations", **query)
 
+    @contextlib.contextmanager
+    def stream(self, after: str = "", timeout: float = 30) -> Iterator[Iterator[dict[str, str]]]:
+        """The server-sent events of GET /jobs/stream, each as its fields, from the one after the id `after` on."""
+        headers = {"Authorization": f"Bearer {self.key}", **({"Last-Event-ID": after} if after else {})}
+        request = urllib.request.Request(f"{self.url}/jobs/stream", headers=headers)
+        with urllib.request.urlopen(request, timeout=timeout) as response:
+            assert response.headers["Content-Type"] == "text/event-stream"
+            yield _events(line.decode().rstrip("\n") for line in response)
+
+
+def _events(lines: Iterator[str]) -> Iterator[dict[str, str]]:
+    event: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(": ")
+        if line:
+            event[name] = value
+        else:
+            yield event
+            event = {}
+
 
 def free_port() -> int:
     """A port that nobody listens on at this moment."""

@@ -23,6 +23,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from app import metrics
 from app.settings import Network
 
 ANSWER_LIMIT = 256 * 1024
@@ -150,6 +151,7 @@ class Guard:
             return
         unwanted = not ip.is_global or ip.is_multicast or ip.is_reserved
         if unwanted or any(ip.version == network.version and ip in network for network in _NOT_PUBLIC):
+            metrics.EGRESS_REFUSED.inc()
             raise EgressRefused
 
     def socket(self, info: tuple[Any, ...]) -> socket.socket:

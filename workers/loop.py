@@ -21,3 +21,7 @@ class Loop:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """What `work` returns or raises, waited for in the calling thread."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def submit(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have `work` done, which raises nothing, without waiting for it."""
+        asyncio.run_coroutine_threadsafe(work, self._loop)

@@ -1,5 +1,7 @@
 """The worker's composition root: settings, the Celery app, the loop, and what lives on it."""
 
+import os
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -7,16 +9,20 @@ from typing import Any
 
 import structlog
 from celery.signals import setup_logging, worker_ready, worker_shutdown
+from prometheus_client import start_http_server
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
 from app import logs, tracing
 from app.domain.specs.base import Spec
 from app.domain.specs.gcs import GcsSpec
+from app.jobs.board import Board
 from app.jobs.queue import TASK, celery_app, connect
+from app.jobs.signs import Signs
 from app.settings import Settings
 from app.store.sealing import Sealer
 from workers.egress import Guard, blocking_session, guarded_session
+from workers.life import Life, show_life
 from workers.loop import Loop
 from workers.providers.azure import AzureProvider
 from workers.providers.base import Provider
@@ -46,11 +52,25 @@ async def open_providers(stack: AsyncExitStack, settings: Settings) -> Callable[
     return provider_for
 
 
-async def _open(stack: AsyncExitStack, sealer: Sealer, settings: Settings) -> Verifications:
+async def _open(stack: AsyncExitStack, name: str, sealer: Sealer, settings: Settings) -> tuple[Verifications, Life]:
     redis = connect(settings)
     redis.connection_pool.connection_kwargs["retry"] = Retry(ExponentialBackoff(cap=1, base=0.1), 5)
     stack.push_async_callback(redis.aclose)
-    return Verifications(sealer, await open_providers(stack, settings), redis, settings)
+    board = Board(redis, settings, worker=name)
+    await stack.enter_async_context(board.writing())
+    verifications = Verifications(sealer, await open_providers(stack, settings), redis, board, settings)
+    life = Life(Signs(redis), name, settings.worker_threads, lambda: verifications.running)
+    stack.push_async_callback(life.end)
+    return verifications, life
+
+
+def _serve_metrics(stack: AsyncExitStack, address: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        server, _ = start_http_server(int(port), host)
+    except OSError as error:
+        sys.exit(f"dropoff worker: DROPOFF_WORKER_METRICS: cannot listen on {address} ({error.strerror})")
+    stack.callback(server.shutdown)
 
 
 def main() -> None:
@@ -65,7 +85,11 @@ def main() -> None:
     app = celery_app(settings)
     loop = Loop(settings.worker_threads)
     stack = AsyncExitStack()
-    verifications = loop.run(_open(stack, sealer, settings))
+    # There may be several on one machine.
+    name = f"dropoff-{os.getpid()}@{socket.gethostname()}"
+    verifications, life = loop.run(_open(stack, name, sealer, settings))
+    if settings.worker_metrics:
+        _serve_metrics(stack, settings.worker_metrics)
 
     @setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]
     def configure(**_: Any) -> None:
@@ -76,6 +100,7 @@ def main() -> None:
     def verify(sealed: str) -> None:
         loop.run(verifications.carry_out(sealed))
 
+    show_life(app, loop, life)
     worker_ready.connect(lambda **_: log.info("worker ready", threads=settings.worker_threads), weak=False)
     worker_shutdown.connect(lambda **_: loop.run(stack.aclose()), weak=False)
     app.worker_main(
@@ -83,6 +108,7 @@ def main() -> None:
             "--quiet",
             "worker",
             "--pool=threads",
+            f"--hostname={name}",
             f"--concurrency={settings.worker_threads}",
             "--without-gossip",
             "--without-mingle",

@@ -10,18 +10,23 @@ from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
-from app import tracing
+from app import metrics, tracing
 from app.domain.errors import ADVICE, Fault
+from app.domain.job import State
 from app.domain.specs import parse
 from app.domain.specs.base import Spec
 from app.domain.verification import Report, Step, StepReport
+from app.jobs.board import Board
 from app.jobs.queue import Job, started_key
+from app.jobs.replies import Reply
 from app.settings import Settings
 from app.store.sealing import NotSealedByUs
 from workers.providers.base import Provider
 from workers.verify import verify
 
 log = structlog.get_logger()
+
+_STATES = {Step.UPLOAD: State.UPLOADING, Step.DELETE: State.DELETING}
 
 
 class Opens(Protocol):
@@ -34,12 +39,15 @@ class Verifications:
     """Carries out verification jobs, one call each, any number at a time."""
 
     def __init__(
-        self, opener: Opens, provider_for: Callable[[Spec], Provider], redis: Redis, settings: Settings
+        self, opener: Opens, provider_for: Callable[[Spec], Provider], redis: Redis, board: Board, settings: Settings
     ) -> None:
         self._opener = opener
         self._provider_for = provider_for
         self._redis = redis
+        self._board = board
         self._settings = settings
+        self.running = 0
+        """How many jobs are carried out now."""
 
     async def carry_out(self, sealed: str) -> None:
         """Verify what `sealed` asks for and reply. A message that we did not seal, or whose time is over, does
@@ -53,20 +61,47 @@ class Verifications:
         with structlog.contextvars.bound_contextvars(job=job.id), called:
             if time.time() > job.start_by:
                 log.info("job expired, nobody waits for it any more")
+                self._board.note(job, State.EXPIRED)
                 return
-            await self._redis.set(started_key(job.id), "1", ex=round(self._settings.hold_seconds * 2))
-            await self._reply(job, await self._verified(job))
+            self.running += 1
+            try:
+                await self._carry_out(job)
+            finally:
+                self.running -= 1
 
-    async def _verified(self, job: Job) -> Report:
+    async def _carry_out(self, job: Job) -> None:
+        attempt = await self._begun(job)
+        self._board.note(job, State.RUNNING, attempt=attempt)
+        report = await self._verified(job, attempt)
+        await self._reply(job, report)
+        self._board.note(job, State.SUCCEEDED if report.ok else State.FAILED, attempt=attempt, report=report)
+
+    async def _begun(self, job: Job) -> int:
+        """Say that `job` is begun, and be told for which time."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.incr(started_key(job.id))
+            pipe.expire(started_key(job.id), round(self._settings.hold_seconds * 2))
+            attempt, _ = await pipe.execute()
+        return int(attempt)
+
+    async def _verified(self, job: Job, attempt: int) -> Report:
         spec = parse(job.parameters(), allow_http=self._settings.allow_http)
         began = time.monotonic()
         try:
             provider = self._provider_for(spec)
-            report = await verify(provider, spec, job.key, within=self._settings.verify_seconds, job=job.id)
+            host = provider.host(spec)
+
+            def begins(step: Step) -> None:
+                self._board.note(job, _STATES[step], attempt=attempt, host=host)
+
+            report = await verify(
+                provider, spec, job.key, within=self._settings.verify_seconds, job=job.id, begins=begins
+            )
         except Exception:  # whatever broke, the customer is answered, and the log has the rest
             log.exception("verification broke", type=spec.type)
             report = _broken(spec, job, began)
         tracing.verified(report, began)
+        metrics.note(report)
         failed = next((step for step in report.steps if step.code), None)
         log.info(
             "verification finished",
@@ -82,7 +117,7 @@ class Verifications:
         seconds = round(self._settings.hold_seconds * 2)
         try:
             async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.rpush(job.reply_to, report.model_dump_json())
+                pipe.rpush(job.reply_to, Reply(report=report, at=time.time()).model_dump_json())
                 pipe.expire(job.reply_to, seconds)
                 await pipe.execute()
         except (redis.exceptions.RedisError, OSError) as error:

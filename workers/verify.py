@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import structlog
@@ -60,8 +60,15 @@ class _Run:
         self.steps += [StepReport.skipped(step, reason) for step in steps]
 
 
-async def verify(provider: Provider, spec: Spec, key: str, *, within: float, job: str) -> Report:
-    """Prove that `spec` takes a file and lets it be deleted, in at most `within` seconds.
+def _nobody(_: Step) -> None:
+    """For who does not want to know."""
+
+
+async def verify(
+    provider: Provider, spec: Spec, key: str, *, within: float, job: str, begins: Callable[[Step], None] = _nobody
+) -> Report:
+    """Prove that `spec` takes a file and lets it be deleted, in at most `within` seconds. `begins` is told of the
+    upload and of the delete when they begin.
 
     Never raises for anything that storage does: a refusal is a report that is not ok.
     """
@@ -72,10 +79,12 @@ async def verify(provider: Provider, spec: Spec, key: str, *, within: float, job
         run.skip((Step.RESOLVE, Step.CONNECT, Step.UPLOAD, Step.DELETE), "the bucket was not located")
         return _report(run)
     run.region = bucket.region
+    begins(Step.UPLOAD)
     uploaded = await _upload(run, bucket, ends - within * DELETE_SHARE)
     # A provider that asks elsewhere for a token first has named that host until it had one.
     run.host = bucket.host
     if uploaded:
+        begins(Step.DELETE)
         await _delete(run, bucket, uploaded, ends)
     return _report(run)
 

@@ -270,6 +270,10 @@ class DestinationNotFound(DropoffError):
     code = "destination_not_found"
 
 
+class JobNotFound(DropoffError):
+    code = "job_not_found"
+
+
 class DestinationChanged(DropoffError):
     """Another call changed the destination while this one was under way."""
 
@@ -300,6 +304,13 @@ class TooManyVerifications(DropoffError):
 
     code = "too_many_verifications"
     retry_after = 2
+
+
+class TooManyStreams(DropoffError):
+    """As many streams of jobs are open as may be."""
+
+    code = "too_many_streams"
+    retry_after = 5
 
 
 class Unavailable(DropoffError):

@@ -19,8 +19,9 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from app import tracing
+from app import metrics, tracing
 from app.domain.errors import TooManyVerifications, Unavailable, VerificationTimedOut
+from app.domain.job import State
 from app.domain.specs.base import Spec
 from app.domain.verification import Report
 from app.jobs.replies import Replies
@@ -55,13 +56,16 @@ return 1
 
 
 class Job(BaseModel):
-    """What a worker is told, always sealed as a whole. `spec` has the credentials; `start_by` is a time (seconds
-    since the epoch) after which the job must not be started, since nobody waits for it any more. `traceparent` names
-    the span that published it."""
+    """What a worker is told, always sealed as a whole. `spec` has the credentials; `submitted` and `start_by`
+    are times (seconds since the epoch); after `start_by` the job must not be started, since nobody waits for it any
+    more. `destination` is None where there is none yet. `traceparent` names the span that published it."""
 
     model_config = ConfigDict(frozen=True)
 
     id: str
+    account: int
+    destination: str | None = None
+    submitted: float
     spec: dict[str, SecretStr]
     key: str
     reply_to: str
@@ -82,8 +86,15 @@ class Seals(Protocol):
     def seal(self, content: dict[str, Any]) -> str: ...
 
 
+class Notes(Protocol):
+    """Where it is noted what each job is doing, for whoever wants to look."""
+
+    def note(self, job: Job, state: State) -> None: ...
+    def stored(self, job: str, destination: str) -> None: ...
+
+
 def started_key(job: str) -> str:
-    """The Redis key that is there once a worker has begun `job`."""
+    """The Redis key that is there once a worker has begun `job`, and counts how often one has."""
     return f"dropoff:started:{job}"
 
 
@@ -129,16 +140,19 @@ def celery_app(settings: Settings) -> Celery:
 class Queue:
     """Hands verifications to the workers and holds each caller until its report is there."""
 
-    def __init__(self, celery: Celery, redis: Redis, replies: Replies, sealer: Seals, settings: Settings) -> None:
+    def __init__(
+        self, celery: Celery, redis: Redis, replies: Replies, sealer: Seals, notes: Notes, settings: Settings
+    ) -> None:
         self._celery = celery
         self._redis = redis
         self._replies = replies
         self._sealer = sealer
+        self._notes = notes
         self._settings = settings
         self._threads = ThreadPoolExecutor(PUBLISH_THREADS, "publish")
 
-    async def verify(self, account: int, spec: Spec, key: str) -> Report:
-        """The report on writing and deleting `key` as `spec` says.
+    async def verify(self, account: int, spec: Spec, key: str, destination: str | None = None) -> Report:
+        """The report on writing and deleting `key` as `spec` says, for `destination` where there is one.
 
         Raises TooManyVerifications where `account` has enough of them under way, Unavailable where the queue does not
         answer, no worker took the job in time or this process holds enough requests, and VerificationTimedOut where
@@ -149,6 +163,9 @@ class Queue:
         now = time.time()
         job = Job(
             id=str(uuid.uuid4()),
+            account=account,
+            destination=destination,
+            submitted=now,
             spec={name: SecretStr(value) for name, value in spec.whole().items()},
             key=key,
             reply_to=self._replies.name,
@@ -160,8 +177,13 @@ class Queue:
                 with tracing.span("publish", SpanKind.PRODUCER, {"dropoff.job": job.id, "dropoff.type": spec.type}):
                     await self._publish(job.model_copy(update={"traceparent": tracing.traceparent()}))
                 log.info("job submitted", job=job.id, type=spec.type)
+                self._notes.note(job, State.QUEUED)
                 with tracing.span("hold"):
                     return await self._held(job, report)
+
+    def stored(self, job: str, destination: str) -> None:
+        """Say that what `job` verified is stored as `destination`."""
+        self._notes.stored(job, destination)
 
     @contextlib.asynccontextmanager
     async def _place(self, account: int, job: str, now: float) -> AsyncIterator[None]:
@@ -198,25 +220,29 @@ class Queue:
             async with asyncio.timeout(PUBLISH_SECONDS):
                 await asyncio.get_running_loop().run_in_executor(self._threads, send)
         except (OperationalError, redis.exceptions.RedisError, OSError) as error:
+            metrics.NOT_PUBLISHED.inc()
             log.warning("job not published", job=job.id, error=type(error).__name__)
-            raise Unavailable(_NO_BROKER) from error
+            raise Unavailable(_NO_BROKER, job=job.id) from error
 
     async def _held(self, job: Job, report: asyncio.Future[Report]) -> Report:
         done, _ = await asyncio.wait((report,), timeout=job.start_by + HOLD_MARGIN_SECONDS - time.time())
         if not done:
             if not await self._started(job):
-                raise Unavailable(_NO_WORKER)
+                self._notes.note(job, State.EXPIRED)
+                raise Unavailable(_NO_WORKER, job=job.id)
             done, _ = await asyncio.wait((report,), timeout=self._settings.verify_seconds)
         if not done:
             log.warning("job not finished in time", job=job.id)
+            self._notes.note(job, State.LOST)
             raise VerificationTimedOut(_TOO_SLOW, job=job.id, object=job.key)
+        metrics.HOLD.observe(time.time() - job.start_by + self._settings.start_seconds)
         return report.result()
 
     async def _started(self, job: Job) -> bool:
         try:
             return bool(await self._redis.exists(started_key(job.id)))
         except (redis.exceptions.RedisError, OSError) as error:
-            raise Unavailable(_NO_BROKER) from error
+            raise Unavailable(_NO_BROKER, job=job.id) from error
 
     def close(self) -> None:
         """Let go of the threads; a publication under way ends by its own time limit."""

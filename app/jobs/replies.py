@@ -2,20 +2,31 @@
 
 import asyncio
 import contextlib
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import redis.exceptions
 import structlog
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from redis.asyncio import Redis
 
+from app import metrics
 from app.domain.verification import Report
 
 log = structlog.get_logger()
 
 POP_SECONDS = 5
 _BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0)
+
+
+class Reply(BaseModel):
+    """What a worker pushes on the list: its report, and when it did so, in seconds since the epoch."""
+
+    model_config = ConfigDict(frozen=True)
+
+    report: Report
+    at: float
 
 
 class Replies:
@@ -40,7 +51,8 @@ class Replies:
         future: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
         self._waiting[job] = future
         try:
-            yield future
+            with metrics.HELD.track_inprogress():
+                yield future
         finally:
             del self._waiting[job]
             future.cancel()
@@ -75,10 +87,12 @@ class Replies:
 
     def _hand_over(self, text: str | bytes) -> None:
         try:
-            report = Report.model_validate_json(text)
+            reply = Reply.model_validate_json(text)
         except ValidationError:
             log.warning("a reply is not a report")
             return
+        report = reply.report
+        metrics.REPLY_LAG.observe(max(0.0, time.time() - reply.at))
         future = self._waiting.get(report.job)
         if future is None or future.done():
             log.info("report dropped, nobody waits for it", job=report.job, ok=report.ok, code=report.code)

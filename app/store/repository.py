@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import re
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
@@ -57,6 +58,12 @@ class Repository(Transactions):
         rows = select(KeyRow.hash, AccountRow.name, KeyRow.created_at).join(AccountRow).order_by(KeyRow.created_at)
         async with self.transaction() as session:
             return [(hashed[:KEY_ID_LENGTH], name, at) for hashed, name, at in await session.execute(rows)]
+
+    async def names(self, accounts: Collection[int]) -> dict[int, str]:
+        """The names of `accounts`, by account."""
+        rows = select(AccountRow.id, AccountRow.name).where(AccountRow.id.in_(accounts))
+        async with self.transaction() as session:
+            return {row.id: row.name for row in await session.execute(rows)}
 
     async def revoke(self, key_id: str) -> bool:
         """Let the key with this id open nothing any more; whether there was one."""

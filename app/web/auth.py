@@ -1,8 +1,11 @@
-"""Who calls: the account that the request's key opens."""
+"""Who calls: the account that the request's key opens, or the operator."""
 
+import hmac
+from dataclasses import dataclass
 from typing import Protocol
 
 from aiohttp import web
+from pydantic import SecretStr
 
 from app.domain.errors import InvalidRequest, Unauthorized
 
@@ -32,6 +35,32 @@ async def account_of(request: web.Request, keys: KnowsKeys) -> int:
     if account is None:
         raise Unauthorized(_MESSAGE)
     return account
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls. `account` is None for the operator, who has none and sees those of all."""
+
+    account: int | None
+
+
+def is_operator(key: str, operator: SecretStr) -> bool:
+    """Whether `key` is the operator's; where none is set, no key is."""
+    known = operator.get_secret_value().encode()
+    return bool(known) and hmac.compare_digest(key.encode(errors="surrogatepass"), known)
+
+
+async def caller_of(request: web.Request, keys: KnowsKeys, operator: SecretStr) -> Caller:
+    """The account or the operator who calls. Raises Unauthorized as account_of does."""
+    if is_operator(key_of(request), operator):
+        return Caller(None)
+    return Caller(await account_of(request, keys))
+
+
+def require_operator(request: web.Request, operator: SecretStr) -> None:
+    """Raises Unauthorized unless the operator calls."""
+    if not is_operator(key_of(request), operator):
+        raise Unauthorized("This is for the operator: send DROPOFF_OPERATOR_KEY as Authorization: Bearer KEY.")
 
 
 def query_of(request: web.Request) -> dict[str, str]:

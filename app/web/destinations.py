@@ -45,7 +45,7 @@ class DestinationHandlers:
 
     async def create(self, request: web.Request) -> web.Response:
         account = await account_of(request, self._keys)
-        _no_query(request)
+        no_query(request)
         body = await parameters_of(request)
 
         async def create(claim: Claim) -> web.Response:
@@ -55,7 +55,7 @@ class DestinationHandlers:
 
     async def verify(self, request: web.Request) -> web.Response:
         account = await account_of(request, self._keys)
-        _no_query(request)
+        no_query(request)
         body = await parameters_of(request)
 
         async def verify(_: Claim) -> web.Response:
@@ -65,7 +65,7 @@ class DestinationHandlers:
 
     async def verify_existing(self, request: web.Request) -> web.Response:
         account = await account_of(request, self._keys)
-        _no_query(request)
+        no_query(request)
         body = await parameters_of(request)
         _none_of(body, "does not belong here: the destination is verified as it is")
 
@@ -98,12 +98,12 @@ class DestinationHandlers:
 
     async def get(self, request: web.Request) -> web.Response:
         account = await account_of(request, self._keys)
-        _no_query(request)
+        no_query(request)
         return _one(await self._destinations.get(account, request.match_info["id"]))
 
     async def update(self, request: web.Request) -> web.Response:
         account = await account_of(request, self._keys)
-        _no_query(request)
+        no_query(request)
         body = await parameters_of(request)
 
         async def update(_: Claim) -> web.Response:
@@ -113,7 +113,7 @@ class DestinationHandlers:
 
     async def delete(self, request: web.Request) -> web.Response:
         account = await account_of(request, self._keys)
-        _no_query(request)
+        no_query(request)
         await self._destinations.delete(account, request.match_info["id"])
         return answer({"request_info": {**_SUCCESS, "message": "1 Destination deleted"}})
 
@@ -126,7 +126,7 @@ def _report(report: Report) -> web.Response:
     return answer({"request_info": _SUCCESS, "verification": report.as_answer()})
 
 
-def _no_query(request: web.Request) -> None:
+def no_query(request: web.Request) -> None:
     """Parameters belong in the body: one on the query string would pass unseen."""
     _none_of(query_of(request), "does not belong on the query string")
 
@@ -147,13 +147,13 @@ def shown(destination: Destination) -> Mapping[str, Any]:
         "enabled": destination.enabled,
         "used_by": 0,
         **destination.parameters,
-        "created_at": _time(destination.created_at),
-        "updated_at": _time(destination.updated_at),
-        "verified_at": _time(destination.verified_at) if destination.verified_at else None,
+        "created_at": timestamp(destination.created_at),
+        "updated_at": timestamp(destination.updated_at),
+        "verified_at": timestamp(destination.verified_at) if destination.verified_at else None,
         "verification": destination.verification.as_answer() if destination.verification else None,
     }
 
 
-def _time(moment: datetime) -> str:
+def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC, as in 2026-01-31T12:00:00.123456Z."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

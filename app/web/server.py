@@ -10,8 +10,13 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
 from app import tracing
+from app.health import Health
+from app.jobs.board import Board
+from app.jobs.feed import READ_SECONDS, Feed
+from app.jobs.history import History
 from app.jobs.queue import Queue, celery_app, connect
 from app.jobs.replies import POP_SECONDS, Replies
+from app.jobs.signs import Signs
 from app.service import Destinations
 from app.settings import Settings
 from app.store.claims import Claims
@@ -21,8 +26,10 @@ from app.store.sealing import Sealer
 from app.web.body import BODY_LIMIT
 from app.web.destinations import DestinationHandlers
 from app.web.errors import envelope
-from app.web.health import healthz
+from app.web.health import HealthHandlers
 from app.web.idempotency import Idempotency
+from app.web.jobs import JobHandlers
+from app.web.metrics import MetricsHandler, counted
 from app.web.openapi import page
 from app.web.trace import LOGGED, traced
 
@@ -53,21 +60,27 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
         await require_schema(engine)
         redis = connect(settings)
         stack.push_async_callback(redis.aclose)
-        reading = connect(settings, seconds=POP_SECONDS + 5)
+        reading = connect(settings, seconds=max(POP_SECONDS, READ_SECONDS) + 5)
         stack.push_async_callback(reading.aclose)
         replies = Replies(reading)
         await stack.enter_async_context(replies.reading())
         sealer = Sealer(settings.sealing_keys)
-        queue = Queue(celery_app(settings), redis, replies, sealer, settings)
+        board = Board(redis, settings)
+        await stack.enter_async_context(board.writing())
+        queue = Queue(celery_app(settings), redis, replies, sealer, board, settings)
         stack.callback(queue.close)
         repository = Repository(engine)
         destinations = Destinations(
             repository, queue, sealer, limit=settings.destination_limit, allow_http=settings.allow_http
         )
-        app = web.Application(middlewares=[traced, envelope], client_max_size=BODY_LIMIT)
+        app = web.Application(middlewares=[counted, traced, envelope], client_max_size=BODY_LIMIT)
         idempotency = Idempotency(Claims(engine), sealer, settings.hold_seconds)
         app.add_routes(DestinationHandlers(destinations, repository, idempotency).routes())
-        app.router.add_get("/healthz", healthz)
+        feed = Feed(reading)
+        app.on_shutdown.append(feed.end)
+        app.add_routes(JobHandlers(History(redis), feed, repository, settings.operator_key).routes())
+        app.add_routes(HealthHandlers(Health(engine, redis), settings.operator_key).routes())
+        app.router.add_get("/metrics", MetricsHandler(Signs(redis), settings.operator_key).get)
         app.add_routes(page.routes())
         yield app
 

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from tests.stack import Api, Deployment, until
 from tests.unit.test_specs import PEM, SERVICE_ACCOUNT
 
 SENTINEL = "SENTINEL"
+OPERATOR_KEY = "SENTINEL-of-the-operator"
 
 
 def planted(endpoint: str) -> list[dict[str, Any]]:
@@ -55,6 +57,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         with Deployment(
             folder,
             hold_seconds="6", verify_seconds="3", allow_http="1", egress_allow="127.0.0.0/8", log_level="DEBUG",
+            operator_key=OPERATOR_KEY,
             s3_endpoint=server.url, gcs_endpoint=server.url, gcs_token_endpoint=f"{server.url}/token",
             azure_endpoint=server.url + "/{account}", oss_endpoint=server.url,
         ) as running:  # fmt: skip
@@ -96,6 +99,7 @@ def test_no_secret_is_found_anywhere(deployment: Deployment) -> None:
         seen += [api.call("GET", f"/destinations/{each}").text for each in ids]
         seen += [api.verify(destination=each).text for each in ids]
         seen += inspected_while_at_work(deployment, api, celery)
+        seen += shown_of_jobs(api) + shown_of_jobs(Api(deployment.url, OPERATOR_KEY))
         until(lambda: any(event["type"] == "task-succeeded" for event in events), "events of tasks are heard")
     seen.append(repr(events))
     celery.close()
@@ -118,6 +122,15 @@ def inspected_while_at_work(deployment: Deployment, api: Api, celery: Celery) ->
         shown = [inspect.active(), inspect.reserved(), inspect.scheduled(), inspect.stats(), inspect.conf()]
         assert "dropoff.verify" in repr(shown[0])
         return [repr(shown), held.result().text]
+
+
+def shown_of_jobs(api: Api) -> list[str]:
+    """All that is shown of jobs: in a list, one by one, and as they went."""
+    jobs = until(lambda: (found := api.call("GET", "/jobs").json["jobs"])[0]["state"] == "failed" and found, "the end")
+    assert len(jobs) == len(planted("")) + 1
+    with api.stream(after="0") as events:
+        told = list(itertools.islice((event for event in events if event.get("event") == "job"), 4 * len(jobs)))
+    return [repr(jobs), repr(told), *(api.call("GET", f"/jobs/{job['id']}").text for job in jobs)]
 
 
 def test_the_search_itself_would_find_one() -> None:

@@ -73,6 +73,23 @@ def test_a_restart_finds_its_destinations_again(tmp_path: Path, good: dict[str, 
     assert (tmp_path / "data/redis").is_dir()
 
 
+def test_the_operators_key_is_made_once_and_printed(tmp_path: Path) -> None:
+    printed = []
+    for _ in range(2):
+        with up_process(tmp_path, **SETTINGS) as (api, process):
+            (line,) = [line for line in process.log.splitlines() if line.startswith("The operator's key is ")]
+            printed.append(line.rpartition(" ")[2])
+            assert Api(api.url, printed[-1]).call("GET", "/jobs").status == 200
+            assert Api(api.url, printed[-1]).list().status == 401
+        process.log_path.unlink()
+    assert printed[0] == printed[1]
+    assert stat.S_IMODE((tmp_path / "data/operator_key").stat().st_mode) == 0o600
+    with up_process(tmp_path, **SETTINGS, operator_key="a-key-of-the-operators-own") as (api, process):
+        assert "operator's key is" not in process.log
+        assert Api(api.url, printed[0]).call("GET", "/jobs").status == 401
+        assert Api(api.url, "a-key-of-the-operators-own").call("GET", "/jobs").status == 200
+
+
 def test_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
     with up_process(tmp_path, **SETTINGS) as (_, process):
         started = children(process)

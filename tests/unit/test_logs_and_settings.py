@@ -55,6 +55,7 @@ def test_settings_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch
         ("EGRESS_ALLOW", "not-a-network"),
         ("AZURE_ENDPOINT", "https://blob.example.com"),
         ("DESTINATION_LIMIT", "-1"),
+        ("OPERATOR_KEY", "short"),
     ):
         with monkeypatch.context() as patched:
             patched.setenv(f"DROPOFF_{name}", value)

@@ -19,8 +19,11 @@ from tests.unit.test_specs import GOOD
 class NeverAsked:
     """No verification may be asked for here."""
 
-    async def verify(self, account: int, spec: Spec, key: str) -> Report:
+    async def verify(self, account: int, spec: Spec, key: str, destination: str | None = None) -> Report:
         raise AssertionError("a verification was asked for")
+
+    def stored(self, job: str, destination: str) -> None:
+        raise AssertionError("nothing was verified")
 
 
 @pytest.fixture
