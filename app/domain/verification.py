@@ -5,7 +5,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from app.domain.errors import DropoffError, Fault
+from app.domain.errors import ADVICE, DropoffError, Fault
+from app.domain.specs.base import Spec
 
 
 class Step(StrEnum):
@@ -46,6 +47,22 @@ class StepReport(BaseModel):
     @classmethod
     def skipped(cls, step: Step, reason: str) -> Self:
         return cls(step=step, outcome=Outcome.SKIPPED, reason=reason)
+
+
+def advice(spec: Spec, fault: Fault, *, host: str, key: str, seconds: float, detail: str) -> str:
+    """What the customer is told where `fault` kept `key` from being uploaded to `host` and deleted again."""
+    told = ADVICE[fault]
+    return told.of(spec.type).format(
+        parameter=spec.parameter(told.role),
+        provider=spec.provider,
+        host=host,
+        bucket=spec.bucket,
+        noun=spec.noun,
+        prefix=spec.path_prefix or f"the {spec.noun}'s root",
+        object=key,
+        seconds=max(1, round(seconds)),
+        detail=detail,
+    )
 
 
 class Report(BaseModel):
