@@ -93,6 +93,11 @@ class Wire:
         """Whether a request can have left for the server."""
         return self.reused or self.connect_ms is not None
 
+    @property
+    def seconds(self) -> float:
+        """How long resolving and connecting have taken."""
+        return ((self.resolve_ms or 0) + (self.connect_ms or 0)) / 1000
+
     def begin(self) -> None:
         self._began = time.monotonic()
 

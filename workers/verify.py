@@ -107,14 +107,13 @@ async def _upload(run: _Run, bucket: Bucket, ends: float) -> Uploaded | None:
             refused = _refusal(error)
         else:
             _connected(run, wire)
-            sending = since + ((wire.resolve_ms or 0) + (wire.connect_ms or 0)) / 1000
-            run.steps.append(StepReport.passed(Step.UPLOAD, _ms(sending)))
+            run.steps.append(StepReport.passed(Step.UPLOAD, _ms(since + wire.seconds)))
             return uploaded
     if not wire.connected:
         _not_connected(run, wire, refused, since)
         return None
     _connected(run, wire)
-    run.fail(Step.UPLOAD, refused, since)
+    run.fail(Step.UPLOAD, refused, since + wire.seconds)
     if refused.unknown_outcome:
         return Uploaded(run.key, etag="")
     run.skip((Step.DELETE,), "nothing was uploaded")
@@ -175,7 +174,7 @@ def _not_connected(run: _Run, wire: Wire, refused: Refused, since: float) -> Non
         run.skip((Step.CONNECT,), "the host was not found")
     else:
         run.steps.append(StepReport.passed(Step.RESOLVE, wire.resolve_ms or 0))
-        run.fail(Step.CONNECT, refused, since)
+        run.fail(Step.CONNECT, refused, since + wire.seconds)
     run.skip((Step.UPLOAD,), "there was no connection")
     run.skip((Step.DELETE,), "nothing was uploaded")
 
@@ -207,4 +206,5 @@ def _report(run: _Run) -> Report:
 
 
 def _ms(since: float) -> int:
-    return round((time.monotonic() - since) * 1000)
+    # Never below zero, which a step would be that took less than the rounding of those before it.
+    return max(0, round((time.monotonic() - since) * 1000))

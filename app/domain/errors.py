@@ -63,7 +63,8 @@ class Advice:
     {seconds} {detail}; `role` is the parameter to look at; `retryable` says that the same call may succeed later
     without a change. `by_type` has the text for a type where another step is the next one.
 
-    {provider} begins a sentence, {noun} is what the type calls a bucket, and {detail} is empty or begins with a space.
+    {provider} begins a sentence, {noun} is what the type calls a bucket, and {detail} brings its own space and
+    brackets where it may be empty.
     """
 
     text: str
