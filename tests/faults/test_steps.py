@@ -120,9 +120,7 @@ async def test_each_step_has_its_own_time(name: str, fresh: Store) -> None:
 
 
 @EVERY
-async def test_the_time_that_a_connection_takes_is_counted_once(
-    name: str, fresh: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_time_that_a_connection_takes_is_counted_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     make = Guard.socket
 
     def slowly(self: Guard, info: tuple[Any, ...]) -> socket.socket:
@@ -130,7 +128,8 @@ async def test_the_time_that_a_connection_takes_is_counted_once(
         return make(self, info)
 
     monkeypatch.setattr(Guard, "socket", slowly)
-    report = await fresh.verified(name)
+    async with storing() as store:
+        report = await store.verified(name)
     accounts_for_each_step(report)
     assert (step(report, "locate" if name == "s3" else "connect").ms or 0) >= 200, report
 
