@@ -11,7 +11,7 @@ from app.domain.verification import Step
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[1]
-PLACEHOLDERS = {"parameter", "provider", "host", "bucket", "prefix", "object", "seconds", "detail"}
+PLACEHOLDERS = {"parameter", "provider", "host", "bucket", "noun", "prefix", "object", "seconds", "detail"}
 
 # Three types speak one dialect, so one provider serves them.
 PROVIDER_OF = {"s3": "s3", "s3compatible": "s3", "gcs": "gcs", "azure": "azure", "oss": "oss"}
@@ -53,7 +53,8 @@ def test_each_event_that_warns_has_its_alert_and_each_alert_its_event() -> None:
 
 @pytest.mark.parametrize("fault", Fault)
 def test_each_fault_has_advice_and_a_line_in_the_documentation(fault: Fault) -> None:
-    assert set(re.findall(r"\{(\w*)\}", ADVICE[fault].text)) <= PLACEHOLDERS
+    for text in (ADVICE[fault].text, *ADVICE[fault].by_type.values()):
+        assert set(re.findall(r"\{(\w*)\}", text)) <= PLACEHOLDERS
     assert f"| `{fault}` |" in (ROOT / "docs/providers.md").read_text()
 
 

@@ -61,12 +61,14 @@ class EgressRefused(OSError):
 
 
 class RedirectRefused(Exception):
-    """The server answered with a redirect; `headers` are the answer's own, names in lower case."""
+    """The server answered with a redirect; `headers` are the answer's own, names in lower case, and `body` is what an
+    XML answer says."""
 
-    def __init__(self, status: int, headers: dict[str, str]) -> None:
+    def __init__(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         super().__init__(f"redirect with status {status}")
         self.status = status
         self.headers = headers
+        self.body = body
 
 
 class AnswerTooLarge(Exception):
@@ -192,8 +194,10 @@ async def _refuse_redirects(
     response = await handler(request)
     if response.status in _REDIRECTS:
         headers = {name.lower(): value for name, value in response.headers.items()}
+        # S3 says in the body why it redirects.
+        body = await response.read() if "xml" in response.content_type else b""
         response.close()
-        raise RedirectRefused(response.status, headers)
+        raise RedirectRefused(response.status, headers, body)
     return response
 
 

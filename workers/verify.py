@@ -9,7 +9,7 @@ import structlog
 
 from app.domain.errors import ADVICE, Fault
 from app.domain.specs.base import Spec
-from app.domain.verification import Outcome, Report, Step, StepReport
+from app.domain.verification import Outcome, Report, Step, StepReport, advice
 from workers.egress import Wire, watched
 from workers.providers.base import Bucket, Provider, Refused, Uploaded
 
@@ -35,26 +35,26 @@ class _Run:
     began: float = field(default_factory=time.monotonic)
     steps: list[StepReport] = field(default_factory=list)
     refused: Refused | None = None
-    failed: Step | None = None
     left_behind: bool = False
     region: str | None = None
     warnings: list[str] = field(default_factory=list)
 
     def fail(self, step: Step, refused: Refused, since: float) -> None:
         """Note that `step` failed; the first failure is the verdict."""
+        secrets = self.spec.secrets().values()
         self.steps.append(
             StepReport(
                 step=step,
                 outcome=Outcome.FAILED,
                 ms=_ms(since),
                 code=refused.fault,
-                provider_code=refused.provider_code,
+                # A host may answer with the credentials that it was sent.
+                provider_code=None if refused.provider_code in secrets else refused.provider_code,
                 status=refused.status,
-                request_id=refused.request_id,
+                request_id=None if refused.request_id in secrets else refused.request_id,
             )
         )
-        if not self.refused:
-            self.refused, self.failed = refused, step
+        self.refused = self.refused or refused
 
     def skip(self, steps: Iterable[Step], reason: str) -> None:
         self.steps += [StepReport.skipped(step, reason) for step in steps]
@@ -136,7 +136,7 @@ async def _delete(run: _Run, bucket: Bucket, uploaded: Uploaded, ends: float) ->
             await _remove(run, bucket, uploaded)
     except (Refused, TimeoutError) as error:
         refused = _refusal(error)
-        if not uploaded.etag and refused.fault is Fault.BUCKET_NOT_FOUND:
+        if refused.absent or (not uploaded.etag and refused.fault is Fault.BUCKET_NOT_FOUND):
             run.steps.append(StepReport.passed(Step.DELETE, _ms(since), "there was nothing to delete"))
             return
         run.left_behind = True
@@ -152,7 +152,12 @@ async def _remove(run: _Run, bucket: Bucket, uploaded: Uploaded) -> None:
     except Refused as refused:
         if not uploaded.version or refused.fault is not Fault.DELETE_DENIED:
             raise
-        await bucket.delete(Uploaded(uploaded.key, uploaded.etag))
+        try:
+            await bucket.delete(Uploaded(uploaded.key, uploaded.etag))
+        except Refused as again:
+            # Azure has deleted the blob by then, and only its version was refused.
+            if not again.absent:
+                raise
         run.warnings.append(
             f"The bucket keeps versions and the key may not delete one: {uploaded.key} is deleted, but a version "
             "of it remains."
@@ -185,21 +190,12 @@ def _not_connected(run: _Run, wire: Wire, refused: Refused, since: float) -> Non
 
 def _report(run: _Run) -> Report:
     spec, fault = run.spec, run.refused.fault if run.refused else None
-    advice = ADVICE[fault] if fault else None
-    parameter = spec.parameter(advice.role) if advice else None
+    parameter = spec.parameter(ADVICE[fault].role) if fault else None
     message = "The test file was uploaded and deleted."
-    if advice and run.refused:
-        message = advice.text.format(
-            parameter=parameter or "the parameters",
-            provider=spec.provider,
-            host=run.host,
-            bucket=spec.bucket,
-            prefix=spec.path_prefix or "the bucket's root",
-            object=run.key,
-            seconds=max(1, round(time.monotonic() - run.began)),
-            detail=run.refused.detail,
-        )
-        if run.left_behind and run.failed is not Step.DELETE:
+    if fault and run.refused:
+        seconds, detail = time.monotonic() - run.began, run.refused.detail
+        message = advice(spec, fault, host=run.host, key=run.key, seconds=seconds, detail=detail)
+        if run.left_behind and run.key not in message:
             message += f" The test file {run.key} may have been left behind: remove it if it is there."
     return Report(
         ok=fault is None,

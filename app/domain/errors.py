@@ -1,6 +1,7 @@
 """The errors a caller can be answered with, and the vocabulary of reasons for which storage refuses us."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -58,34 +59,59 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True)
 class Advice:
-    """What a customer is told: `text` may name {parameter} {provider} {host} {bucket} {prefix} {object}
-    {seconds} {detail}; `role` is the parameter to look at; `retryable` says that the same call may
-    succeed later without a change."""
+    """What a customer is told: a text may name {parameter} {provider} {host} {bucket} {noun} {prefix} {object}
+    {seconds} {detail}; `role` is the parameter to look at; `retryable` says that the same call may succeed later
+    without a change. `by_type` has the text for a type where another step is the next one.
+
+    {provider} begins a sentence, {noun} is what the type calls a bucket, and {detail} brings its own space and
+    brackets where it may be empty.
+    """
 
     text: str
     role: Role | None = None
     retryable: bool = False
+    by_type: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, kind: str) -> str:
+        """The text for the type `kind`."""
+        return self.by_type.get(kind, self.text)
 
 
 ADVICE: dict[Fault, Advice] = {
-    Fault.INVALID_PARAMETER: Advice("{parameter}: {detail}."),
+    Fault.INVALID_PARAMETER: Advice("{parameter} {detail}."),
     Fault.TEMPORARY_CREDENTIALS_UNSUPPORTED: Advice(
-        "{parameter} is a temporary key: create a long-lived key for a dedicated user and send that.", Role.KEY
+        "{parameter} is a temporary key ({detail}): create a long-lived key for a dedicated user and send that.",
+        Role.KEY,
     ),
     Fault.ENDPOINT_NOT_ALLOWED: Advice(
-        "{parameter}: the endpoint must be a public https host; this one may not be called.", Role.ENDPOINT
+        "{host} is not at a public address, which is all that may be called: check {parameter}, and that it can be "
+        "reached from the internet.",
+        Role.ENDPOINT,
+        by_type={
+            "s3compatible": "{parameter}: the endpoint must be a public https host; this one may not be called.",
+        },
     ),
     Fault.HOST_NOT_FOUND: Advice(
-        "{host} does not resolve: check {parameter} for a typing error. Accounts that can only be reached under "
-        "another name (private endpoints, other clouds or partitions) are not reachable from here.",
+        "{host} does not resolve: check {parameter} for a typing error.",
         Role.ENDPOINT,
+        by_type={
+            "s3compatible": "{host} does not resolve: check {parameter} for a typing error. The name must be known "
+            "to public DNS.",
+            "azure": "{host} does not resolve: check {parameter} for a typing error. Accounts with a DNS-zone "
+            "endpoint, in a sovereign cloud or with private endpoints only are not reachable under this name.",
+        },
     ),
     Fault.CONNECTION_REFUSED: Advice(
-        "{host} refused the connection: check the host and port in {parameter}, and that the service is public.",
+        "{host} refused the connection: check {parameter}, and try again later if it is right.",
         Role.ENDPOINT,
+        by_type={
+            "s3compatible": "{host} refused the connection: check the host and port in {parameter}, and that the "
+            "service is public.",
+        },
     ),
     Fault.CONNECTION_FAILED: Advice(
-        "The connection to {host} failed or was cut: try again, and check firewalls on the way if it stays so.",
+        "The connection to {host} failed or was cut: try again, and check {parameter} and firewalls on the way if it "
+        "stays so.",
         Role.ENDPOINT,
         retryable=True,
     ),
@@ -96,22 +122,37 @@ ADVICE: dict[Fault, Advice] = {
         retryable=True,
     ),
     Fault.TLS_FAILURE: Advice(
-        "{host} did not pass the TLS check ({detail}): install a publicly trusted certificate for exactly this "
-        "host name, or correct {parameter}.",
+        "{host} did not pass the TLS check ({detail}): check {parameter}, and try again later if it is right.",
         Role.ENDPOINT,
+        by_type={
+            "s3compatible": "{host} did not pass the TLS check ({detail}): install a publicly trusted certificate for "
+            "exactly this host name, or correct {parameter}.",
+        },
     ),
     Fault.REDIRECT_REFUSED: Advice(
-        "{host} answers with a redirect, which is not followed: give the final address in {parameter}.",
+        "{host} answers with a redirect, which is not followed: check {parameter}.",
         Role.ENDPOINT,
+        by_type={
+            "s3compatible": "{host} answers with a redirect, which is not followed: give the final address in "
+            "{parameter}.",
+        },
     ),
     Fault.NOT_A_STORAGE_ENDPOINT: Advice(
-        "{host} answered, but not as object storage does: check that {parameter} is the storage API's address and "
-        "not that of a console or website.",
+        "{host} answered, but not as object storage does: check {parameter}, and try again later if it is right.",
         Role.ENDPOINT,
+        by_type={
+            "s3compatible": "{host} answered, but not as object storage does: check that {parameter} is the storage "
+            "API's address and not that of a console or website.",
+        },
     ),
     Fault.ACCESS_KEY_UNKNOWN: Advice(
-        "{provider} does not know this access key: check {parameter} (deleted, mistyped, or of another account).",
+        "{provider} does not know this access key: check {parameter} (mistyped, deleted, inactive, or of another "
+        "account).",
         Role.KEY,
+        by_type={
+            "s3compatible": "{provider} does not know this access key: check {parameter} (mistyped, deleted, "
+            "inactive, or of another account; Backblaze B2 takes an application key and not the master key).",
+        },
     ),
     Fault.ACCESS_KEY_DISABLED: Advice(
         "The access key exists but is inactive or limited to other addresses: enable the key in {parameter}, or "
@@ -121,33 +162,50 @@ ADVICE: dict[Fault, Advice] = {
     Fault.SECRET_MISMATCH: Advice(
         "The secret does not belong to this access key: copy {parameter} again, whole, without spaces or line breaks.",
         Role.SECRET,
+        by_type={
+            "azure": "The key does not belong to this account: copy {parameter} again, whole, and check "
+            "azure_account_name.",
+        },
     ),
     Fault.CREDENTIALS_EXPIRED: Advice(
         "The credentials have expired: create a long-lived key and send it in {parameter}.", Role.KEY
     ),
     Fault.AUTH_METHOD_DISABLED: Advice(
-        "Access with this kind of key is switched off on the account: allow it there (shared keys, HMAC keys), or "
-        "use another kind of credential in {parameter}.",
+        "Access with this kind of key is switched off for the account: allow it there, or send another kind of "
+        "credential in place of {parameter}.",
         Role.KEY,
+        by_type={
+            "azure": "Access with account keys is switched off: allow storage account key access on the account, "
+            "since {parameter} is the only kind of credential that can be given here.",
+        },
     ),
     Fault.ACCOUNT_SUSPENDED: Advice(
-        "{provider} has suspended or disabled the account (billing or policy): settle that with {provider}, then "
-        "try again.",
+        "{provider} has suspended or disabled the account of {parameter} or of {bucket} (billing or policy): settle "
+        "that with its support, then try again.",
         Role.KEY,
     ),
     Fault.CLOCK_SKEW: Advice(
         "{provider} rejected the time of our request, which is our fault: please try again.", retryable=True
     ),
     Fault.BUCKET_NOT_FOUND: Advice(
-        "{bucket} does not exist for this account and region: check {parameter}, or create it.", Role.BUCKET
+        "{bucket} does not exist there: check {parameter}, or create the {noun}.",
+        Role.BUCKET,
+        by_type={
+            "s3": "{bucket} does not exist: check {parameter}, or create it. A bucket in China or GovCloud needs "
+            "type=s3compatible.",
+        },
     ),
     Fault.BUCKET_WRONG_REGION: Advice(
-        "{bucket} is not in the region that was called{detail}: set {parameter} to the bucket's own region.",
+        "{bucket} is in another region than the one that was called{detail}: correct {parameter}.",
         Role.REGION,
+        by_type={
+            "s3": "{bucket} is in another region than the one that was found for it{detail}: check {parameter}, and "
+            "try again in a few minutes.",
+        },
     ),
     Fault.CUSTOM_DOMAIN_REQUIRED: Advice(
-        "Alibaba Cloud blocks the default public endpoint for this mainland bucket: use a bucket outside mainland "
-        "China in {parameter}.",
+        "{provider} does not serve {bucket} at its default public endpoint, as is the rule for mainland China: use a "
+        "{noun} outside mainland China in {parameter}.",
         Role.BUCKET,
     ),
     Fault.UNSUPPORTED_BUCKET_TYPE: Advice(
@@ -156,54 +214,67 @@ ADVICE: dict[Fault, Advice] = {
         Role.BUCKET,
     ),
     Fault.WRITE_DENIED: Advice(
-        "The key may not write under {prefix} in {bucket}: allow it to put objects there, or correct {parameter}.",
+        "The key may not write to {prefix} in {bucket}{detail}: allow it to put objects there, or correct {parameter}.",
         Role.PREFIX,
     ),
     Fault.DELETE_DENIED: Advice(
-        "The upload works but the delete was refused: allow the key to delete objects named *dropoff-verify-* in "
-        "{bucket}, and remove {object}, which was left behind.",
+        "The upload works but the delete was refused{detail}: allow the key in {parameter} to delete objects named "
+        "*dropoff-verify-* in {bucket}, and remove {object}, which was left behind.",
         Role.KEY,
     ),
     Fault.NETWORK_DENIED: Advice(
-        "A firewall or network rule of {bucket} refuses our addresses: allow them, or enable public network access.",
+        "A firewall or network rule on {bucket} refuses our addresses: allow them for the {noun} in {parameter}, or "
+        "enable public network access.",
         Role.BUCKET,
     ),
     Fault.ENCRYPTION_REQUIRED: Advice(
-        "A policy of {bucket} demands encryption headers: set default encryption on it instead.", Role.BUCKET
+        "A policy of {bucket} demands encryption headers: set default encryption on the {noun} in {parameter} instead.",
+        Role.BUCKET,
     ),
     Fault.ENCRYPTION_KEY_UNAVAILABLE: Advice(
-        "The encryption key of {bucket} is missing or disabled, or this access key may not use it: grant it the "
-        "right to generate data keys and decrypt.",
+        "The encryption key of {bucket} is missing or disabled, or this access key may not use it: enable it and "
+        "grant the right to generate data keys and decrypt, or name another {noun} in {parameter}.",
         Role.BUCKET,
     ),
     Fault.REQUEST_CONDITION_DENIED: Advice(
-        "A policy condition of {bucket} (TLS version, header, ACL or storage class) refuses the upload: relax it "
-        "for this key.",
+        "A policy condition of {bucket} (TLS version, header, ACL or storage class) refuses the request: relax it "
+        "for this key, or name another {noun} in {parameter}.",
         Role.BUCKET,
     ),
     Fault.DELETE_BLOCKED_BY_RETENTION: Advice(
-        "A retention rule or legal hold on {bucket} keeps {object}, which was left behind: use a bucket or prefix "
+        "A retention rule or legal hold on {bucket} keeps {object}, which was left behind: use a {noun} or prefix "
         "without retention in {parameter}.",
         Role.BUCKET,
     ),
     Fault.REQUESTER_PAYS: Advice(
-        "{bucket} is a requester-pays bucket, which is not supported: switch that off.", Role.BUCKET
+        "{bucket} is a requester-pays {noun}, which is not supported: switch that off, or name another in {parameter}.",
+        Role.BUCKET,
     ),
     Fault.QUOTA_EXCEEDED: Advice(
-        "{provider} reports that a storage or request quota is used up: raise it or free space.", Role.BUCKET
+        "{provider} reports that a storage or request quota is used up: raise it or free space, or name another "
+        "{noun} in {parameter}.",
+        Role.BUCKET,
     ),
     Fault.PROTOCOL_UNSUPPORTED: Advice(
-        "{provider} refused a feature of the request itself, so no change of keys will help: tell us which service "
-        "this is.",
+        "{provider} refused a feature of the request itself, so that no change of {parameter} or of the keys will "
+        "help: tell us the code and the request id in the report.",
         Role.ENDPOINT,
+        by_type={
+            "s3compatible": "{provider} refused a feature of the request itself, so that no change of keys will help: "
+            "tell us which service answers at {parameter}, and the code in the report.",
+        },
     ),
     Fault.THROTTLED: Advice("{provider} asked us to slow down: try again shortly.", retryable=True),
     Fault.PROVIDER_UNAVAILABLE: Advice(
         "{provider} is failing at the moment: try again in a few minutes.", retryable=True
     ),
     Fault.PROVIDER_ERROR: Advice(
-        "{provider} refused with an answer that has no translation yet: look its code and request id up in the "
-        "report, or hand them to {provider}."
+        "{provider} refused with an answer that has no translation yet: look up the code in the report, or hand it "
+        "and the request id to its support.",
+        by_type={
+            "s3compatible": "{provider} refused with an answer that has no translation yet: look up the code in the "
+            "report, or hand it to its support.",
+        },
     ),
     Fault.INTERNAL_ERROR: Advice("The verification broke on our side: please try again, or tell us the job id."),
 }

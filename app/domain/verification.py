@@ -5,7 +5,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from app.domain.errors import DropoffError, Fault
+from app.domain.errors import ADVICE, DropoffError, Fault
+from app.domain.specs.base import Spec
 
 
 class Step(StrEnum):
@@ -53,6 +54,22 @@ class StepReport(BaseModel):
         details = [self.reason, self.code, self.provider_code, *(f"{n} {v}" for n, v in told.items() if v is not None)]
         took = "" if self.ms is None else f"{self.ms} ms"
         return f"{self.step:8}{self.outcome:8}{took:>9}  {', '.join(d for d in details if d)}".rstrip()
+
+
+def advice(spec: Spec, fault: Fault, *, host: str, key: str, seconds: float, detail: str) -> str:
+    """What the customer is told where `fault` kept `key` from being uploaded to `host` and deleted again."""
+    told = ADVICE[fault]
+    return told.of(spec.type).format(
+        parameter=spec.parameter(told.role),
+        provider=spec.provider,
+        host=host,
+        bucket=spec.bucket,
+        noun=spec.noun,
+        prefix=spec.path_prefix or f"the {spec.noun}'s root",
+        object=key,
+        seconds=max(1, round(seconds)),
+        detail=detail,
+    )
 
 
 class Report(BaseModel):

@@ -100,6 +100,13 @@ async def test_a_host_that_does_not_take_the_connection_is_left_at_the_bound(nam
 
 
 @EVERY
+async def test_a_port_on_which_nobody_listens_refuses(name: str) -> None:
+    report = await verified(name, dead_url())
+    assert failed(report) == [("locate" if name == "s3" else "connect", Fault.CONNECTION_REFUSED)], report
+    assert not report.left_behind
+
+
+@EVERY
 async def test_a_name_that_nobody_has_is_not_found(name: str) -> None:
     report = await verified(name, "http://storage.invalid")
     assert failed(report) == [("locate" if name == "s3" else "resolve", Fault.HOST_NOT_FOUND)], report

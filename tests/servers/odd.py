@@ -18,6 +18,8 @@ class Odd:
     url: str
     connections: int = 0
     requests: list[bytes] = field(default_factory=list)
+    replies: dict[str, bytes] = field(default_factory=dict)
+    pauses: dict[str, float] = field(default_factory=dict)
     gate: threading.Event = field(default_factory=threading.Event)
 
 
@@ -66,17 +68,25 @@ def silent() -> contextlib.AbstractContextManager[Odd]:
     return _host(lambda connection, _, over: over.wait(FOREVER_SECONDS) and None)
 
 
-def answering(reply: bytes, **by_method: bytes) -> contextlib.AbstractContextManager[Odd]:
-    """Answers every request with `reply`, a whole HTTP answer, or with its method's own, and keeps the connection."""
+@contextlib.contextmanager
+def answering(reply: bytes, **others: bytes) -> Iterator[Odd]:
+    """Answers every request with `reply`, a whole HTTP answer, and keeps the connection.
+
+    One of `others` is the answer where its name (of a method, of a parameter) stands in the request's first line, the
+    last such winning. `replies` has them all, to be changed at any time, and `pauses` the seconds to wait before.
+    """
 
     def talk(connection: socket.socket, odd: Odd, over: threading.Event) -> None:
         for request in _requests(connection, over):
             odd.requests.append(request)
-            method = request.partition(b" ")[0].decode()
-            said = by_method.get(method, reply)
-            connection.sendall(said.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if method == "HEAD" else said)
+            line = request.partition(b"\r\n")[0].decode()
+            said = [each for name, each in odd.replies.items() if name in line][-1]
+            over.wait(max((seconds for name, seconds in odd.pauses.items() if name in line), default=0))
+            connection.sendall(said.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if line.startswith("HEAD ") else said)
 
-    return _host(talk)
+    with _host(talk) as odd:
+        odd.replies = {"": reply, **others}
+        yield odd
 
 
 def gated(reply: bytes) -> contextlib.AbstractContextManager[Odd]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,6 +40,7 @@ FAULTS = FaultTable(
         "AuthorizationSourceIPMismatch": Fault.NETWORK_DENIED,
         "AuthorizationProtocolMismatch": Fault.REQUEST_CONDITION_DENIED,
         "AccountRequiresHttps": Fault.REQUEST_CONDITION_DENIED,
+        "TlsVersionNotPermitted": Fault.REQUEST_CONDITION_DENIED,
         "BlobUsesCustomerSpecifiedEncryption": Fault.ENCRYPTION_REQUIRED,
         "KeyVaultEncryptionKeyNotFound": Fault.ENCRYPTION_KEY_UNAVAILABLE,
         "KeyVaultVaultNotFound": Fault.ENCRYPTION_KEY_UNAVAILABLE,
@@ -53,21 +55,24 @@ FAULTS = FaultTable(
         "FeatureVersionMismatch": Fault.PROTOCOL_UNSUPPORTED,
     },
     # A wrong key and a wrong clock have one code; the detail tells them apart.
-    vague=frozenset({"AuthenticationFailed"}),
-    messages=((re.compile(r"request date header|not within the allowed|too old", re.I), Fault.CLOCK_SKEW),),
+    vague=frozenset({"AuthenticationFailed", "InvalidHeaderValue"}),
+    messages=(
+        (re.compile(r"request date header", re.I), Fault.CLOCK_SKEW),
+        (re.compile(r"x-ms-version", re.I), Fault.PROTOCOL_UNSUPPORTED),
+    ),
+    absent=re.compile(r"BlobNotFound"),
 )
 
 # Azure says AuthorizationFailure where a network rule refuses. Azurite says it for a wrong key, and has no network
 # rules, so at an endpoint that is not Azure's it means the key. An account that is not there has no host name with
 # Azure; Azurite says ResourceNotFound.
-_ELSEWHERE = FaultTable(
+_ELSEWHERE = replace(
+    FAULTS,
     codes={
         **FAULTS.codes,
         "AuthorizationFailure": Fault.SECRET_MISMATCH,
         "ResourceNotFound": Fault.ACCESS_KEY_UNKNOWN,
     },
-    vague=FAULTS.vague,
-    messages=FAULTS.messages,
 )
 _AZURE_HOSTS = (".core.windows.net", ".storage.azure.net", ".core.chinacloudapi.cn", ".core.usgovcloudapi.net")
 

@@ -4,7 +4,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import aiohttp
@@ -15,7 +15,7 @@ from app.domain.verification import Step
 from workers.egress import AnswerTooLarge, EgressRefused, RedirectRefused
 
 CONTENT_TYPE = "text/plain"
-_CODE = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
+_CODE = re.compile(r"[A-Za-z][A-Za-z0-9._]{0,63}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9+/=_.:-]{1,128}")
 
 
@@ -30,31 +30,39 @@ class Uploaded:
 
 @dataclass(frozen=True)
 class Reply:
-    """A store's refusal, as far as every provider's is alike; `headers` names are lower case.
+    """A store's refusal, as far as every provider's is alike; `finer` is the code that some send beside a coarse one.
 
-    `message` serves to classify and is never shown; `code` and `request_id` may be shown, by `Refused`.
+    `message` and `finer` serve to classify and are never shown; `code` and `request_id` may be shown, by `Refused`.
     """
 
     status: int
     code: str = ""
     message: str = ""
     request_id: str = ""
+    finer: str = ""
 
 
 class Refused(Exception):
     """Storage cannot be used, and why. Carries nothing that a customer may not see.
 
     `detail` fills {detail} of the fault's advice. `unknown_outcome` says that the request may have been carried
-    out all the same.
+    out all the same; `absent` that it is the object, and not the bucket, that is not there.
     """
 
     def __init__(
-        self, fault: Fault, reply: Reply | None = None, *, detail: str = "", unknown_outcome: bool = False
+        self,
+        fault: Fault,
+        reply: Reply | None = None,
+        *,
+        detail: str = "",
+        unknown_outcome: bool = False,
+        absent: bool = False,
     ) -> None:
         super().__init__(str(fault))
         self.fault = fault
         self.detail = detail
         self.unknown_outcome = unknown_outcome
+        self.absent = absent
         self.status = reply.status if reply else None
         self.provider_code = reply.code if reply and _CODE.fullmatch(reply.code) else None
         self.request_id = reply.request_id if reply and _REQUEST_ID.fullmatch(reply.request_id) else None
@@ -91,30 +99,52 @@ class Provider(Protocol):
 
 @dataclass(frozen=True)
 class FaultTable:
-    """How one provider's answers translate. `codes` by its error code; `messages` in order, for the codes in
-    `vague` (those that say no more than "no"); both win over the status."""
+    """How one provider's answers translate. `finer` by the finer of two codes; `codes` by its error code; `messages`
+    in order, for the codes in `vague` (those that say no more than "no"); all win over the status. `absent` is found
+    in the code and message that say that there is no such object."""
 
     codes: Mapping[str, Fault]
     vague: frozenset[str] = frozenset()
     messages: tuple[tuple[re.Pattern[str], Fault], ...] = ()
+    finer: Mapping[str, Fault] = field(default_factory=dict)
+    absent: re.Pattern[str] | None = None
 
     def fault(self, reply: Reply, step: Step) -> Fault:
         """The fault that `reply` stands for at `step`; the unknown is PROVIDER_ERROR."""
-        if reply.code in self.vague or not reply.code:
-            for pattern, fault in self.messages:
-                if pattern.search(reply.message):
-                    return fault
-        fault = self.codes.get(reply.code) or _by_status(reply.status)
-        return Fault.DELETE_DENIED if fault is Fault.WRITE_DENIED and step is Step.DELETE else fault
+        said = self.finer.get(reply.finer) or self._by_message(reply) or self.codes.get(reply.code)
+        fault = said or _by_status(reply.status)
+        return _AT_STEP.get((step, fault), fault)
 
     def refused(self, reply: Reply, step: Step) -> Refused:
         """`reply` as the exception that leaves the provider's file."""
-        return Refused(self.fault(reply, step), reply, unknown_outcome=reply.status >= 500)
+        return Refused(
+            self.fault(reply, step),
+            reply,
+            # What a server does not implement (501) it has not done.
+            unknown_outcome=reply.status >= 500 and reply.status != 501,
+            absent=bool(self.absent and self.absent.match(f"{reply.code} {reply.message}")),
+        )
+
+    def _by_message(self, reply: Reply) -> Fault | None:
+        if reply.code not in self.vague:
+            return None
+        return next((fault for pattern, fault in self.messages if pattern.search(reply.message)), None)
+
+
+# The same answer means another thing to the customer where another request was refused.
+_AT_STEP = {
+    (Step.DELETE, Fault.WRITE_DENIED): Fault.DELETE_DENIED,
+    (Step.UPLOAD, Fault.DELETE_BLOCKED_BY_RETENTION): Fault.REQUEST_CONDITION_DENIED,
+}
 
 
 def _by_status(status: int) -> Fault:
-    if status in (401, 403):
+    if status == 401:
+        return Fault.ACCESS_KEY_UNKNOWN
+    if status == 403:
         return Fault.WRITE_DENIED
+    if status in (405, 501):
+        return Fault.NOT_A_STORAGE_ENDPOINT
     if status == 404:
         return Fault.BUCKET_NOT_FOUND
     if status in (429, 503):
@@ -131,10 +161,9 @@ def transport_refusal(error: BaseException) -> Refused | None:
     SDKs wrap what went wrong, each in its own way, so the whole chain of causes is looked at: first for the
     guard's own refusals, then for the operating system's.
     """
-    chain = list(_causes(error))
 
     def caused_by(*kinds: type[BaseException]) -> Any:
-        return next((cause for cause in chain if isinstance(cause, kinds)), None)
+        return cause(error, *kinds)
 
     if caused_by(EgressRefused):
         return Refused(Fault.ENDPOINT_NOT_ALLOWED)
@@ -157,19 +186,24 @@ def transport_refusal(error: BaseException) -> Refused | None:
     return None
 
 
+def cause(error: BaseException, *kinds: type[BaseException]) -> Any:
+    """The nearest of `error` and its causes that is of one of `kinds`, or None."""
+    return next((each for each in _causes(error) if isinstance(each, kinds)), None)
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """`error` and everything that is attached to it as a cause, nearest first."""
     seen: set[int] = set()
     waiting: list[object] = [error]
     while waiting:
-        cause = waiting.pop(0)
-        if not isinstance(cause, BaseException) or id(cause) in seen:
+        each = waiting.pop(0)
+        if not isinstance(each, BaseException) or id(each) in seen:
             continue
-        seen.add(id(cause))
-        yield cause
+        seen.add(id(each))
+        yield each
         named = ("inner_exception", "os_error", "exception", "reason", "certificate_error")
-        waiting += [cause.__cause__, cause.__context__, *cause.args, *(getattr(cause, n, None) for n in named)]
-        waiting += list(getattr(cause, "kwargs", {}).values())
+        waiting += [each.__cause__, each.__context__, *each.args, *(getattr(each, n, None) for n in named)]
+        waiting += list(getattr(each, "kwargs", {}).values())
 
 
 def _tls_detail(error: BaseException) -> str:

@@ -34,31 +34,46 @@ from workers.providers.base import CONTENT_TYPE, FaultTable, Refused, Reply, Upl
 FAULTS = FaultTable(
     codes={
         "authError": Fault.CREDENTIALS_EXPIRED,
+        "accessNotConfigured": Fault.AUTH_METHOD_DISABLED,
         "accountDisabled": Fault.ACCOUNT_SUSPENDED,
+        "UserProjectAccountProblem": Fault.ACCOUNT_SUSPENDED,
         "notFound": Fault.BUCKET_NOT_FOUND,
         "forbidden": Fault.WRITE_DENIED,
         "insufficientPermissions": Fault.WRITE_DENIED,
+        "PERMISSION_DENIED": Fault.WRITE_DENIED,
+        "cloudKmsBadKey": Fault.ENCRYPTION_KEY_UNAVAILABLE,
+        "cloudKmsDisabledKey": Fault.ENCRYPTION_KEY_UNAVAILABLE,
+        "cloudKmsEncryptionKeyNotFound": Fault.ENCRYPTION_KEY_UNAVAILABLE,
+        "cloudKmsKeyLocationNotAllowed": Fault.ENCRYPTION_KEY_UNAVAILABLE,
         "sslRequired": Fault.REQUEST_CONDITION_DENIED,
         "orgPolicyConstraintFailed": Fault.REQUEST_CONDITION_DENIED,
         "retentionPolicyNotMet": Fault.DELETE_BLOCKED_BY_RETENTION,
         "objectUnderActiveHold": Fault.DELETE_BLOCKED_BY_RETENTION,
         "userProjectMissing": Fault.REQUESTER_PAYS,
         "UserProjectMissing": Fault.REQUESTER_PAYS,
+        "AuthenticationRequiredRequesterPays": Fault.REQUESTER_PAYS,
         "quotaExceeded": Fault.QUOTA_EXCEEDED,
         "dailyLimitExceeded": Fault.QUOTA_EXCEEDED,
         "rateLimitExceeded": Fault.THROTTLED,
         "userRateLimitExceeded": Fault.THROTTLED,
+        "uploadBrokenConnection": Fault.PROVIDER_UNAVAILABLE,
         "backendError": Fault.PROVIDER_UNAVAILABLE,
         "internalError": Fault.PROVIDER_UNAVAILABLE,
         "notImplemented": Fault.PROTOCOL_UNSUPPORTED,
+        "turnedDown": Fault.PROTOCOL_UNSUPPORTED,
     },
-    vague=frozenset({"forbidden", "invalid", "required"}),
+    vague=frozenset({"forbidden", "PERMISSION_DENIED", "invalid", "required", "orgPolicyConstraintFailed"}),
     messages=(
+        # A hold is documented as objectUnderActiveHold and answered as forbidden.
+        (re.compile(r"under active .*hold", re.I), Fault.DELETE_BLOCKED_BY_RETENTION),
+        (re.compile(r"restrictAuthTypes", re.I), Fault.AUTH_METHOD_DISABLED),
+        (re.compile(r"CmekServices|CmekCryptoKey", re.I), Fault.ENCRYPTION_REQUIRED),
         (re.compile(r"prohibited by organization's policy", re.I), Fault.NETWORK_DENIED),
         (re.compile(r"cloud ?kms", re.I), Fault.ENCRYPTION_KEY_UNAVAILABLE),
         (re.compile(r"requester.?pays|user project", re.I), Fault.REQUESTER_PAYS),
         (re.compile(r"billing account", re.I), Fault.ACCOUNT_SUSPENDED),
     ),
+    absent=re.compile(r"notFound No such object", re.I),
 )
 
 # What the token endpoint says of a signed assertion. It has one code, and the description tells the reasons apart.
@@ -78,7 +93,7 @@ TOKEN_FAULTS = FaultTable(
     messages=(
         (re.compile(r"not found|deleted", re.I), Fault.ACCESS_KEY_UNKNOWN),
         (re.compile(r"disabled", re.I), Fault.ACCESS_KEY_DISABLED),
-        (re.compile(r"timeframe|iat|exp\b", re.I), Fault.CLOCK_SKEW),
+        (re.compile(r"timeframe", re.I), Fault.CLOCK_SKEW),
     ),
 )
 
@@ -157,6 +172,8 @@ def _reply(error: aiohttp.ClientResponseError) -> Reply:
         said = None
     match said:
         case {"error": {"message": str(message), "errors": [{"reason": str(code)}, *_]}}:
+            pass
+        case {"error": {"message": str(message), "status": str(code)}}:
             pass
         case {"error": str(code), **rest}:
             message = str(rest.get("error_description", ""))

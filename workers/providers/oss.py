@@ -37,29 +37,44 @@ FAULTS = FaultTable(
         "InDebtOverdue": Fault.ACCOUNT_SUSPENDED,
         "BucketDisable": Fault.ACCOUNT_SUSPENDED,
         "AbnormalBucketOwnerStatus": Fault.ACCOUNT_SUSPENDED,
+        "UbsmsInvalidBid": Fault.ACCOUNT_SUSPENDED,
         "RequestTimeTooSkewed": Fault.CLOCK_SKEW,
         "NoSuchBucket": Fault.BUCKET_NOT_FOUND,
+        "PublicEndpointForbidden": Fault.CUSTOM_DOMAIN_REQUIRED,
         "AccessDenied": Fault.WRITE_DENIED,
         "FileImmutable": Fault.DELETE_BLOCKED_BY_RETENTION,
         "QpsLimitExceeded": Fault.THROTTLED,
+        "TotalQpsLimitExceeded": Fault.THROTTLED,
         "DownloadTrafficRateLimitExceeded": Fault.THROTTLED,
+        "UploadTrafficRateLimitExceeded": Fault.THROTTLED,
         "InternalError": Fault.PROVIDER_UNAVAILABLE,
+        "RequestTimeout": Fault.PROVIDER_UNAVAILABLE,
+        "NotImplemented": Fault.PROTOCOL_UNSUPPORTED,
         "SignatureVersionNotSupported": Fault.PROTOCOL_UNSUPPORTED,
     },
     vague=frozenset({"AccessDenied", "InvalidArgument"}),
     messages=(
         (re.compile(r"must be addressed using the specified endpoint", re.I), Fault.BUCKET_WRONG_REGION),
         (re.compile(r"forbidden by kms", re.I), Fault.ENCRYPTION_KEY_UNAVAILABLE),
-        (re.compile(r"region|signing.*scope", re.I), Fault.BUCKET_WRONG_REGION),
+        (re.compile(r"signing region", re.I), Fault.BUCKET_WRONG_REGION),
+        (re.compile(r"x-oss-server-side-encryption", re.I), Fault.ENCRYPTION_REQUIRED),
+        (re.compile(r"requester", re.I), Fault.REQUESTER_PAYS),
     ),
+    # The EC of https://www.alibabacloud.com/help/en/oss/support/error-codes, which has a page for each.
+    finer={
+        "0002-00000226": Fault.BUCKET_WRONG_REGION,
+        "0002-00000228": Fault.BUCKET_WRONG_REGION,
+        "0002-00000903": Fault.ACCESS_KEY_DISABLED,
+        "0002-00000904": Fault.ACCESS_KEY_DISABLED,
+        "0003-00001403": Fault.BUCKET_WRONG_REGION,
+        "0005-00000214": Fault.ENCRYPTION_KEY_UNAVAILABLE,
+        "0005-00000215": Fault.ENCRYPTION_KEY_UNAVAILABLE,
+        "0005-00000218": Fault.ENCRYPTION_KEY_UNAVAILABLE,
+        "0026-00000005": Fault.DELETE_BLOCKED_BY_RETENTION,
+        "0026-00000202": Fault.DELETE_BLOCKED_BY_RETENTION,
+    },
+    absent=re.compile(r"NoSuchKey|NoSuchVersion"),
 )
-
-# The finer codes that OSS sends beside the coarse ones.
-_BY_EC = {
-    "0002-00000903": Fault.ACCESS_KEY_DISABLED,
-    "0002-00000904": Fault.ACCESS_KEY_DISABLED,
-    "0003-00001403": Fault.BUCKET_WRONG_REGION,
-}
 
 
 class OssBucket:
@@ -100,12 +115,12 @@ class OssBucket:
 def _refused(error: ServerError, step: Step) -> Refused:
     reply = Reply(
         status=error.status,
-        code=error.code,
-        message=error.message,
-        request_id=error.request_id,
+        # An element that is there and empty is None.
+        code=error.code or "",
+        message=error.message or "",
+        request_id=error.request_id or "",
+        finer=error.ec or "",
     )
-    if fault := _BY_EC.get(error.ec):
-        return Refused(fault, reply)
     return FAULTS.refused(reply, step)
 
 

@@ -10,7 +10,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,15 +30,16 @@ from app.domain.specs.base import S3Access, Spec
 from app.domain.verification import Step
 from app.settings import Settings
 from workers.egress import CONNECT_SECONDS, RedirectRefused
-from workers.providers.base import CONTENT_TYPE, FaultTable, Refused, Reply, Uploaded, transport_refusal
+from workers.providers.base import CONTENT_TYPE, FaultTable, Refused, Reply, Uploaded, cause, transport_refusal
 
-# From S3's list of error codes and the services named in the comments.
+# From S3's list of error codes, Google's for its XML API, and the services named in the comments.
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+# https://cloud.google.com/storage/docs/xml-api/reference-status
 FAULTS = FaultTable(
     codes={
         "InvalidAccessKeyId": Fault.ACCESS_KEY_UNKNOWN,
         "InvalidClientTokenId": Fault.ACCESS_KEY_UNKNOWN,
-        "InvalidSecurity": Fault.ACCESS_KEY_UNKNOWN,  # Google Cloud Storage
+        "InvalidSecurity": Fault.ACCESS_KEY_UNKNOWN,  # Google
         "Unauthorized": Fault.ACCESS_KEY_UNKNOWN,  # Cloudflare R2
         "SignatureDoesNotMatch": Fault.SECRET_MISMATCH,
         "ExpiredToken": Fault.CREDENTIALS_EXPIRED,
@@ -49,6 +50,7 @@ FAULTS = FaultTable(
         "AllAccessDisabled": Fault.ACCOUNT_SUSPENDED,
         "NotSignedUp": Fault.ACCOUNT_SUSPENDED,
         "InvalidPayer": Fault.ACCOUNT_SUSPENDED,
+        "UserProjectAccountProblem": Fault.ACCOUNT_SUSPENDED,  # Google
         "RequestTimeTooSkewed": Fault.CLOCK_SKEW,
         "NoSuchBucket": Fault.BUCKET_NOT_FOUND,
         "PermanentRedirect": Fault.BUCKET_WRONG_REGION,
@@ -56,15 +58,19 @@ FAULTS = FaultTable(
         "Redirect": Fault.BUCKET_WRONG_REGION,
         "AuthorizationHeaderMalformed": Fault.BUCKET_WRONG_REGION,
         "IllegalLocationConstraintException": Fault.BUCKET_WRONG_REGION,
+        "PublicEndpointForbidden": Fault.CUSTOM_DOMAIN_REQUIRED,  # Alibaba Cloud
         "AccessDenied": Fault.WRITE_DENIED,
-        "AllAccessDenied": Fault.WRITE_DENIED,
         "KMS.DisabledException": Fault.ENCRYPTION_KEY_UNAVAILABLE,
         "KMS.NotFoundException": Fault.ENCRYPTION_KEY_UNAVAILABLE,
         "KMS.KMSInvalidStateException": Fault.ENCRYPTION_KEY_UNAVAILABLE,
+        "CloudKmsBadKey": Fault.ENCRYPTION_KEY_UNAVAILABLE,  # Google
+        "CloudKmsDisabledKey": Fault.ENCRYPTION_KEY_UNAVAILABLE,
+        "CloudKmsEncryptionKeyNotFound": Fault.ENCRYPTION_KEY_UNAVAILABLE,
+        "CloudKmsKeyLocationNotAllowed": Fault.ENCRYPTION_KEY_UNAVAILABLE,
         "AccessControlListNotSupported": Fault.REQUEST_CONDITION_DENIED,
-        "RetentionPolicyNotMet": Fault.DELETE_BLOCKED_BY_RETENTION,  # Google Cloud Storage
-        "ObjectUnderActiveHold": Fault.DELETE_BLOCKED_BY_RETENTION,  # Google Cloud Storage
-        "UserProjectMissing": Fault.REQUESTER_PAYS,  # Google Cloud Storage
+        "RetentionPolicyNotMet": Fault.DELETE_BLOCKED_BY_RETENTION,  # Google
+        "ObjectUnderActiveHold": Fault.DELETE_BLOCKED_BY_RETENTION,
+        "UserProjectMissing": Fault.REQUESTER_PAYS,
         "QuotaExceeded": Fault.QUOTA_EXCEEDED,  # Ceph, MinIO
         "XMinioStorageFull": Fault.QUOTA_EXCEEDED,
         "SlowDown": Fault.THROTTLED,
@@ -77,18 +83,40 @@ FAULTS = FaultTable(
         "XAmzContentSHA256Mismatch": Fault.PROTOCOL_UNSUPPORTED,
         "SecondLevelDomainForbidden": Fault.PROTOCOL_UNSUPPORTED,  # Alibaba Cloud
     },
-    vague=frozenset({"AccessDenied", "InvalidRequest", "403"}),
+    # A bucket policy's explicit deny is one text, whether it is by address, by header or for everybody.
+    vague=frozenset({"AccessDenied", "InvalidRequest", "InvalidArgument", "BadRequest"}),
     messages=(
-        (re.compile(r"object lock|retention|legal hold", re.I), Fault.DELETE_BLOCKED_BY_RETENTION),
+        # The last is MinIO's. Of an upload, the first says that the bucket demands a checksum.
+        (re.compile(r"object lock|retention|legal hold|WORM protected", re.I), Fault.DELETE_BLOCKED_BY_RETENTION),
         (re.compile(r"kms:", re.I), Fault.ENCRYPTION_KEY_UNAVAILABLE),
-        (re.compile(r"prohibited by organization's policy", re.I), Fault.NETWORK_DENIED),
-        (re.compile(r"use AWS4-HMAC-SHA256", re.I), Fault.PROTOCOL_UNSUPPORTED),
+        (re.compile(r"x-amz-server-side-encryption", re.I), Fault.ENCRYPTION_REQUIRED),
+        (re.compile(r"restrictAuthTypes", re.I), Fault.AUTH_METHOD_DISABLED),  # Google, by organization policy
+        (re.compile(r"prohibited by organization's policy", re.I), Fault.NETWORK_DENIED),  # Google
+        (re.compile(r"requester.?pays", re.I), Fault.REQUESTER_PAYS),
+        (re.compile(r"cap exceeded", re.I), Fault.QUOTA_EXCEEDED),  # Backblaze B2
+        # Alibaba Cloud, Scality, Backblaze B2.
+        (re.compile(r"use AWS4-HMAC-SHA256|aws-chunked", re.I), Fault.PROTOCOL_UNSUPPORTED),
+        (re.compile(r"trailing checksum|unsupported header", re.I), Fault.PROTOCOL_UNSUPPORTED),
     ),
+    absent=re.compile(r"NoSuchKey|NoSuchVersion"),
+)
+
+# Which policy it was, as Amazon's text tells.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/troubleshoot-403-errors.html
+_POLICIES = (
+    ("no identity-based policy allows", "no policy of the key's user allows it"),
+    ("no resource-based policy allows", "the bucket's policy does not allow it"),
+    ("explicit deny in an identity-based policy", "a policy of the key's user denies it"),
+    ("explicit deny in a resource-based policy", "the bucket's policy denies it, perhaps by address or header"),
+    ("service control policy", "a service control policy of the organization denies it"),
+    ("resource control policy", "a resource control policy of the organization denies it"),
+    ("permissions boundary", "the permissions boundary of the key's user does not allow it"),
 )
 
 CLIENTS_KEPT = 64
 REGIONS_KEPT = 10_000
 _REGION = re.compile(r"[a-z0-9-]{1,63}")
+_CODE_IN_XML = re.compile(rb"<Code>(\w{1,64})</Code>")
 _AWS_LOCATOR = "https://s3.us-east-1.amazonaws.com"
 
 _credentials: ContextVar[ReadOnlyCredentials] = ContextVar("s3_credentials")
@@ -157,6 +185,8 @@ class S3Bucket:
     def __init__(self, client: Any, access: S3Access, bucket: str, place: _Place, found: str | None) -> None:
         self.host = place.host(bucket)
         self.region = found
+        # A host of the customer's choice could have anything repeated to whoever reads the report.
+        self._stranger = access.endpoint is not None
         self._client = client
         self._bucket = bucket
         self._credentials = ReadOnlyCredentials(
@@ -189,37 +219,52 @@ class S3Bucket:
         try:
             return await call()
         except ClientError as error:
-            raise _refused(error, step) from None
+            raise _refused(error, step, self._stranger) from None
         except ResponseParserError:
             raise Refused(Fault.NOT_A_STORAGE_ENDPOINT, unknown_outcome=True) from None
         except (BotoCoreError, aiohttp.ClientError, OSError) as error:
-            raise _transport(error) from None
+            raise _transport(error, step, self._stranger) from None
         finally:
             _credentials.reset(token)
 
 
-def _refused(error: ClientError, step: Step) -> Refused:
+def _refused(error: ClientError, step: Step, stranger: bool) -> Refused:
     said = error.response.get("Error", {})
     meta = error.response.get("ResponseMetadata", {})
     status = int(meta.get("HTTPStatusCode", 0))
-    code = str(said.get("Code", ""))
+    code = str(said.get("Code") or "")  # an empty element is None
     reply = Reply(
         status=status,
         # Without a body botocore puts the status where the code would be.
         code="" if code == str(status) else code,
-        message=str(said.get("Message", "")),
+        # Google tells the reason in the details.
+        message=f"{said.get('Message')} {said.get('Details')}",
         request_id=str(meta.get("RequestId") or meta.get("HTTPHeaders", {}).get("x-guploader-uploadid", "")),
     )
+    return _told(reply, step, str(said.get("Region")), stranger)
+
+
+def _transport(error: BaseException, step: Step, stranger: bool = False) -> Refused:
+    """The refusal where botocore had no answer to read, which a redirect is too: S3 says in it why it redirects."""
+    redirect = cause(error, RedirectRefused)
+    code = _CODE_IN_XML.search(redirect.body) if redirect else None
+    if code and code[1].decode() in FAULTS.codes:
+        request_id = redirect.headers.get("x-amz-request-id", "")
+        reply = Reply(redirect.status, code[1].decode(), request_id=request_id)
+        return _told(reply, step, redirect.headers.get("x-amz-bucket-region", ""), stranger)
+    return transport_refusal(error) or Refused(Fault.NOT_A_STORAGE_ENDPOINT, unknown_outcome=True)
+
+
+def _told(reply: Reply, step: Step, region: str, stranger: bool) -> Refused:
+    """`reply` as a refusal, with what else it tells; of a stranger's words only a well-formed code is repeated."""
+    if stranger:
+        return FAULTS.refused(replace(reply, request_id=""), step)
     refused = FAULTS.refused(reply, step)
-    hint = str(said.get("Region", ""))
-    if refused.fault is Fault.BUCKET_WRONG_REGION and _REGION.fullmatch(hint):
-        refused.detail = f" (the service names {hint})"
+    if refused.fault is Fault.BUCKET_WRONG_REGION and _REGION.fullmatch(region):
+        refused.detail = f" (the service names {region})"
+    if refused.fault in (Fault.WRITE_DENIED, Fault.DELETE_DENIED):
+        refused.detail = next((f" ({meaning})" for sign, meaning in _POLICIES if sign in reply.message), "")
     return refused
-
-
-def _transport(error: BaseException) -> Refused:
-    refused = transport_refusal(error)
-    return refused or Refused(Fault.NOT_A_STORAGE_ENDPOINT, unknown_outcome=True)
 
 
 class S3Provider:
@@ -280,7 +325,7 @@ class S3Provider:
         except RedirectRefused as redirect:
             status, headers = redirect.status, redirect.headers
         except (aiohttp.ClientError, OSError) as error:
-            raise _transport(error) from None
+            raise _transport(error, Step.LOCATE) from None
         region = headers.get("x-amz-bucket-region", "")
         if status == 404:
             reply = Reply(404, "NoSuchBucket", request_id=headers.get("x-amz-request-id", ""))

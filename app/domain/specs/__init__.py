@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from app.domain.errors import Fault, InvalidParameters, ParameterFault, Role
+from app.domain.errors import ADVICE, Fault, InvalidParameters, ParameterFault, Role
 from app.domain.specs.azure import AzureSpec
 from app.domain.specs.base import Spec
 from app.domain.specs.gcs import GcsSpec
@@ -121,7 +121,8 @@ def explain(kind: str, details: ErrorDetails) -> ParameterFault:
     if not name:  # a rule about several parameters: its own sentence names them
         rule = str(details["ctx"]["rule"])
         return ParameterFault(rule.split()[0], details["type"], f"{rule}.")
-    return ParameterFault(name, details["type"], f"{name} {details['msg']}.")
+    advice = next((ADVICE[fault] for fault in Fault if fault == details["type"]), ADVICE[Fault.INVALID_PARAMETER])
+    return ParameterFault(name, details["type"], advice.of(kind).format(parameter=name, detail=details["msg"]))
 
 
 def printable(name: str) -> str:

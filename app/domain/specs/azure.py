@@ -46,6 +46,7 @@ class AzureSpec(Spec):
     """A container in a storage account, with one of the account's two keys."""
 
     provider: ClassVar[str] = "Azure Blob Storage"
+    noun: ClassVar[str] = "container"
     roles: ClassVar[dict[Role, str]] = {
         Role.KEY: "azure_account_key",
         Role.SECRET: "azure_account_key",

@@ -15,7 +15,8 @@ _NOT_PRINTABLE = re.compile(r"[^\x21-\x7e]")
 
 
 def refuse(rule: str, code: str = Fault.INVALID_PARAMETER) -> NoReturn:
-    """Fail the field under validation: `rule` continues the sentence that begins with the parameter's name."""
+    """Fail the field under validation: `rule` continues the sentence that begins with the parameter's name, or is
+    the detail of the advice for another fault."""
     # The rule is handed over as a value, since braces in a template would be read as placeholders.
     raise PydanticCustomError(code, "{rule}", {"rule": rule})
 
@@ -74,6 +75,8 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
     provider: ClassVar[str]
+    noun: ClassVar[str] = "bucket"
+    """What the provider calls a bucket."""
     roles: ClassVar[dict[Role, str]]
     displaces: ClassVar[dict[str, tuple[str, ...]]] = {}
     """By parameter, those that an update lets go when it sends this one."""

@@ -20,10 +20,7 @@ def _bucket(name: str) -> str:
 
 def _permanent(key: SecretStr) -> SecretStr:
     if key.get_secret_value().startswith("STS."):
-        refuse(
-            "is a temporary key (STS.…): create a long-lived key for a dedicated RAM user and send that",
-            Fault.TEMPORARY_CREDENTIALS_UNSUPPORTED,
-        )
+        refuse("STS.…", Fault.TEMPORARY_CREDENTIALS_UNSUPPORTED)
     return key
 
 

@@ -18,11 +18,7 @@ _IPV4 = re.compile(r"\d+\.\d+\.\d+\.\d+")
 def plain_bucket(name: str) -> str:
     """Refuse what stands for something other than a general purpose bucket."""
     if name.startswith("arn:") or _SPECIAL.fullmatch(name):
-        refuse(
-            "must be the plain name of a general purpose bucket: ARNs, access points, aliases and directory "
-            "buckets are not supported",
-            Fault.UNSUPPORTED_BUCKET_TYPE,
-        )
+        refuse("", Fault.UNSUPPORTED_BUCKET_TYPE)
     return name
 
 
@@ -38,10 +34,7 @@ def _bucket(name: str) -> str:
 
 def _permanent(key: SecretStr) -> SecretStr:
     if key.get_secret_value().startswith("ASIA"):
-        refuse(
-            "is a temporary key (ASIA…): create a long-lived key for a dedicated user and send that",
-            Fault.TEMPORARY_CREDENTIALS_UNSUPPORTED,
-        )
+        refuse("ASIA…", Fault.TEMPORARY_CREDENTIALS_UNSUPPORTED)
     return key
 
 

@@ -1,0 +1,203 @@
+"""Each recorded refusal of each provider, over a real socket through the real SDK: what the customer is told."""
+
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import pytest
+
+from app.domain.errors import ADVICE, Fault
+from app.domain.specs.base import Spec
+from app.domain.verification import Report, Step
+from tests.faults import replies
+from tests.faults.replies import DELETED_BY, EVERY_TABLE, LOCATED, REQUEST_ID, ROWS, STORED_BY, TOKEN, Row
+from tests.faults.verifying import BODIES, KEY, WITHIN, failed, providers, spec_of, step
+from tests.servers.odd import Odd, answering
+from workers.providers import azure
+from workers.providers.base import FaultTable, Provider
+from workers.verify import verify
+
+
+@dataclass
+class Stores:
+    """One host for every provider, and one that issues Google's tokens, whose answers each test sets."""
+
+    store: Odd
+    issuer: Odd
+    provider_for: Callable[[Spec], Provider]
+
+    async def verified(self, row: Row) -> Report:
+        """The report where all goes well up to the step that `row` refuses."""
+        stored, refused = STORED_BY[row.on], "DELETE" if row.step is Step.DELETE else ""
+        at_token = row.at == "token"
+        self.issuer.replies = {"": row.answer if at_token else TOKEN}
+        self.store.replies = {"": stored, "DELETE": DELETED_BY[row.on], "HEAD": LOCATED}
+        if not at_token:
+            self.store.replies[refused] = row.answer
+        spec = spec_of(row.on, self.store.url)
+        return await verify(self.provider_for(spec), spec, KEY, within=WITHIN, job="job")
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[tuple[Odd, Odd]]:
+    """Both, as Azure's own would be: only there an AuthorizationFailure is a network rule's."""
+    with ExitStack() as stack:
+        stack.enter_context(pytest.MonkeyPatch.context()).setattr(azure, "_AZURE_HOSTS", ("127.0.0.1",))
+        yield stack.enter_context(answering(b"")), stack.enter_context(answering(b""))
+
+
+@pytest.fixture(scope="module")
+async def stores(hosts: tuple[Odd, Odd]) -> AsyncIterator[Stores]:
+    store, issuer = hosts
+    async with providers(store.url, gcs_token_endpoint=issuer.url + "/token") as provider_for:
+        yield Stores(store, issuer, provider_for)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+async def test_a_refusal_is_told_as_what_it_is(stores: Stores, row: Row) -> None:
+    report = await stores.verified(row)
+    assert failed(report)[0] == (row.step, row.fault), report
+    assert report.code == row.fault
+    assert report.parameter == spec_of(row.on, stores.store.url).parameter(ADVICE[row.fault].role)
+    refused = step(report, row.step)
+    assert refused.provider_code == (row.code or None)
+    assert refused.status == row.status
+    # Google's tokens come without one, and what a stranger's host says is not repeated.
+    nameless = row.on == "s3compatible" or row.at == "token"
+    assert refused.request_id == (None if nameless else REQUEST_ID)
+    assert row.told in report.message
+    assert report.left_behind == (row.step is Step.DELETE)
+    assert not report.left_behind or report.object in report.message
+    if row.on == "s3compatible":
+        assert "eu-west-2" not in report.model_dump_json() and "identity-based" not in report.message
+
+
+SIGNALS = [
+    (name, table, signal)
+    for name, table in EVERY_TABLE.items()
+    for signal in [*table.codes, *(pattern.pattern for pattern, _ in table.messages), *table.finer]
+]
+
+
+def without(table: FaultTable, signal: str) -> FaultTable:
+    """`table` without one of its signals: a code, a pattern or a finer code."""
+    return replace(
+        table,
+        codes={code: fault for code, fault in table.codes.items() if code != signal},
+        messages=tuple((pattern, fault) for pattern, fault in table.messages if pattern.pattern != signal),
+        finer={finer: fault for finer, fault in table.finer.items() if finer != signal},
+    )
+
+
+@pytest.mark.parametrize(("table", "signal"), [(table, signal) for _, table, signal in SIGNALS],
+                         ids=[f"{name}-{signal}" for name, _, signal in SIGNALS])  # fmt: skip
+def test_each_signal_has_a_row_that_would_notice_its_absence(table: FaultTable, signal: str) -> None:
+    """Or one that says that the status means the same."""
+    rows = [row for row in ROWS if row.table is table]
+    lacking = without(table, signal)
+    noticing = [row for row in rows if lacking.fault(row.reply, row.step) != row.fault]
+    assert noticing or [row for row in rows if row.code == signal and row.by_status]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_a_row_says_whether_the_status_alone_would_be_the_same(row: Row) -> None:
+    by_status = FaultTable({}).fault(row.reply, row.step)
+    assert (by_status == row.fault) == row.by_status
+
+
+def test_each_fault_is_reached_by_a_reply_by_a_host_or_without_any() -> None:
+    by_reply, by_host, local = {row.fault for row in ROWS}, set(replies.HOSTS), set(replies.LOCAL)
+    assert by_reply | by_host | local == set(Fault)
+    assert not local & (by_reply | by_host)
+    assert by_reply & by_host == {Fault.NOT_A_STORAGE_ENDPOINT}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_every_way_to_store_has_the_faults_that_every_customer_meets(name: str) -> None:
+    common = {
+        Fault.ACCESS_KEY_UNKNOWN, Fault.SECRET_MISMATCH, Fault.BUCKET_NOT_FOUND, Fault.CLOCK_SKEW, Fault.WRITE_DENIED,
+        Fault.DELETE_DENIED, Fault.DELETE_BLOCKED_BY_RETENTION, Fault.THROTTLED, Fault.PROVIDER_UNAVAILABLE,
+        Fault.PROVIDER_ERROR,
+    }  # fmt: skip
+    # An account that Azure does not know has no host.
+    assert common - replies.reached(name) == ({Fault.ACCESS_KEY_UNKNOWN} if name == "azure" else set())
+
+
+@pytest.mark.parametrize(
+    ("name", "reply"),
+    [
+        ("s3", Row("s3", Fault.BUCKET_NOT_FOUND, 404, "NoSuchKey")),
+        ("s3compatible", Row("s3compatible", Fault.BUCKET_NOT_FOUND, 404, "NoSuchVersion")),
+        ("gcs", Row("gcs", Fault.BUCKET_NOT_FOUND, 404, "NoSuchKey")),
+        ("gcs by service account",
+         Row("gcs by service account", Fault.BUCKET_NOT_FOUND, 404, "notFound", "No such object: my-bucket/in/x")),
+        ("azure", Row("azure", Fault.BUCKET_NOT_FOUND, 404, "BlobNotFound")),
+        ("oss", Row("oss", Fault.BUCKET_NOT_FOUND, 404, "NoSuchKey")),
+    ],
+)  # fmt: skip
+async def test_a_file_that_somebody_else_has_removed_need_not_be_deleted(stores: Stores, name: str, reply: Row) -> None:
+    """A bucket's own rules may move files away as soon as they come."""
+    report = await stores.verified(replace(reply, step=Step.DELETE))
+    assert report.ok, report
+    assert step(report, "delete").reason == "there was nothing to delete"
+
+
+PLANTED = (
+    "<script>", "https://evil.example", "AKIAPLANTED", "planted", "sk_live_", "Elsewhere", "s3cr3t", "evil-region-1",
+)  # fmt: skip
+
+
+def hostile(status: int, code: str) -> bytes:
+    """An answer with something in each place where a store's word might be taken."""
+    body = (
+        f"<Error><Code>{code}</Code><Message>&lt;script&gt;planted() https://evil.example sk_live_1 no identity-based "
+        "policy allows</Message><Details>planted</Details><Region>evil-region-1</Region>"
+        "<RequestId>AKIAPLANTED</RequestId><HostId>s3cr3t</HostId><Endpoint>https://evil.example</Endpoint><Bucket>planted</Bucket></Error>"
+    ).encode()
+    head = (
+        f"HTTP/1.1 {status} Elsewhere <script>\r\nContent-Type: application/xml\r\nServer: planted\r\n"
+        "x-amz-request-id: AKIAPLANTED\r\nx-guploader-uploadid: AKIAPLANTED\r\nx-amz-id-2: s3cr3t\r\n"
+        "x-amz-bucket-region: evil-region-1\r\nLocation: https://evil.example/\r\n"
+        f"x-amz-version-id: planted\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+CODES = {
+    **dict.fromkeys(("AccessDenied", "AuthorizationHeaderMalformed", "PermanentRedirect", "Strange.Code_1"), True),
+    **dict.fromkeys(("", "planted code", "https://evil.example/s3cr3t", "planted-dash", "&lt;script&gt;"), False),
+    "sk_live_" + "7" * 80: False,
+}
+"""Codes, and whether each is well formed."""
+
+
+@pytest.mark.parametrize("status", [200, 301, 307, 400, 401, 403, 404, 409, 500, 503])
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+async def test_nothing_that_a_strangers_host_says_is_repeated_but_a_well_formed_code(
+    stores: Stores, status: int, method: str
+) -> None:
+    spec = spec_of("s3compatible", stores.store.url)
+    for code, well_formed in CODES.items():
+        stores.store.replies = {"": STORED_BY["s3compatible"], method: hostile(status, code)}
+        report = await verify(stores.provider_for(spec), spec, KEY, within=WITHIN, job="job")
+        assert not report.ok, report
+        text = report.model_dump_json()
+        assert not [word for word in PLANTED if word.lower() in text.lower()], text
+        assert {each.provider_code for each in report.steps} <= ({None, code} if well_formed else {None})
+        assert "key's user" not in report.message
+
+
+async def test_a_key_that_comes_back_as_a_code_is_not_shown(stores: Stores) -> None:
+    spec = spec_of("s3compatible", stores.store.url, s3_access_key_id="AKIAIOSFODNN7EXAMPLE")
+    stores.store.replies = {"": hostile(403, "AKIAIOSFODNN7EXAMPLE")}
+    report = await verify(stores.provider_for(spec), spec, KEY, within=WITHIN, job="job")
+    assert report.code == Fault.WRITE_DENIED
+    assert "AKIAIOSFODNN7EXAMPLE" not in report.model_dump_json()
+
+
+def test_a_pattern_is_for_codes_that_say_no_more_than_no() -> None:
+    for table in EVERY_TABLE.values():
+        assert "" not in table.vague
+        specific = {code for code in table.codes if re.search("NotFound|Key|Signature|Limit|Quota", code)}
+        assert not specific & table.vague
