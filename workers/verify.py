@@ -71,10 +71,10 @@ async def verify(provider: Provider, spec: Spec, key: str, *, within: float, job
     if bucket is None:
         run.skip((Step.RESOLVE, Step.CONNECT, Step.UPLOAD, Step.DELETE), "the bucket was not located")
         return _report(run)
-    run.region = bucket.region
     uploaded = await _upload(run, bucket, ends - within * DELETE_SHARE)
-    # A provider that asks elsewhere for a token first has named that host until it had one.
-    run.host = bucket.host
+    # A provider that asks elsewhere for a token first has named that host until it had one, and a bucket may have
+    # been found in another place than where it was looked for.
+    run.host, run.region = bucket.host, bucket.region
     if uploaded:
         await _delete(run, bucket, uploaded, ends)
     return _report(run)

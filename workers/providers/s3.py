@@ -29,7 +29,7 @@ from app.domain.errors import Fault
 from app.domain.specs.base import S3Access, Spec
 from app.domain.verification import Step
 from app.settings import Settings
-from workers.egress import CONNECT_SECONDS, RedirectRefused
+from workers.egress import CONNECT_SECONDS, RedirectRefused, watch_anew
 from workers.providers.base import CONTENT_TYPE, FaultTable, Refused, Reply, Uploaded, transport_refusal
 
 # From S3's list of error codes and the services named in the comments.
@@ -90,6 +90,8 @@ CLIENTS_KEPT = 64
 REGIONS_KEPT = 10_000
 _REGION = re.compile(r"[a-z0-9-]{1,63}")
 _AWS_LOCATOR = "https://s3.us-east-1.amazonaws.com"
+# How a store says that a bucket is not where it was called: S3 redirects to where it is.
+_MISPLACED = frozenset({Fault.BUCKET_WRONG_REGION, Fault.REDIRECT_REFUSED, Fault.BUCKET_NOT_FOUND})
 
 _credentials: ContextVar[ReadOnlyCredentials] = ContextVar("s3_credentials")
 
@@ -152,21 +154,57 @@ class _Place:
 
 
 class S3Bucket:
-    """One customer's bucket at one place, with that customer's credentials."""
+    """One customer's bucket, with that customer's credentials. `client_for` has the client for a place; `anew` looks
+    for the bucket again, where what was known of it may have become wrong."""
 
-    def __init__(self, client: Any, access: S3Access, bucket: str, place: _Place, found: str | None) -> None:
-        self.host = place.host(bucket)
-        self.region = found
-        self._client = client
+    host: str
+    region: str | None = None
+
+    def __init__(
+        self,
+        access: S3Access,
+        bucket: str,
+        client_for: Callable[[_Place], Awaitable[Any]],
+        anew: Callable[[], Awaitable[_Place]] | None,
+    ) -> None:
+        self._access = access
         self._bucket = bucket
+        self._client_for = client_for
+        self._anew = anew
         self._credentials = ReadOnlyCredentials(
             access.access_key.get_secret_value(), access.secret_key.get_secret_value(), None, None
         )
         # botocore would look for others in the environment if these were empty.
         assert self._credentials.access_key and self._credentials.secret_key
 
+    async def go(self, place: _Place) -> None:
+        """Send what comes to `place`."""
+        self._client = await self._client_for(place)
+        self._place, self.host = place, place.host(self._bucket)
+        if self._access.region is None:
+            self.region = place.region
+
     async def upload(self, key: str, body: bytes) -> Uploaded:
-        """One PUT with Content-MD5, which buckets with object lock demand."""
+        """One PUT; and one more where the bucket proves to be elsewhere."""
+        try:
+            return await self._put(key, body)
+        except Refused as refused:
+            elsewhere = await self._elsewhere(refused)
+            if not elsewhere:
+                raise
+        await self.go(elsewhere)
+        watch_anew()
+        return await self._put(key, body)
+
+    async def _elsewhere(self, refused: Refused) -> _Place | None:
+        """Where the bucket is instead, if `refused` is about where it was called."""
+        if not self._anew or refused.fault not in _MISPLACED:
+            return None
+        place = await self._anew()
+        return place if place != self._place else None
+
+    async def _put(self, key: str, body: bytes) -> Uploaded:
+        """With Content-MD5, which buckets with object lock demand."""
         digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
         put = partial(
             self._client.put_object,
@@ -235,7 +273,7 @@ class S3Provider:
         self._aioboto3 = aioboto3.Session(botocore_session=botocore_session)
 
     def needs_locating(self, spec: Spec) -> bool:
-        """Amazon S3 is not told the region; it is asked once for each bucket and remembered."""
+        """Amazon S3 is not told the region; it is asked once for each bucket, and again where that proves wrong."""
         return spec.type == "s3" and spec.bucket not in self._regions
 
     def host(self, spec: Spec) -> str:
@@ -246,18 +284,25 @@ class S3Provider:
 
     async def open(self, spec: Spec) -> S3Bucket:
         access: S3Access = spec.s3_access()  # type: ignore[attr-defined]
+        remembered = access.region is None and not self.needs_locating(spec)
+        anew = partial(self._anew, spec) if remembered else None
+        bucket = S3Bucket(access, spec.bucket, self._client, anew)
+        await bucket.go(await self._place(spec))
+        return bucket
+
+    async def _place(self, spec: Spec) -> _Place:
+        access: S3Access = spec.s3_access()  # type: ignore[attr-defined]
         own = self._endpoint(spec)
-        found = None if access.region else await self._region(spec.bucket)
-        place = _Place(
+        return _Place(
             endpoint=access.endpoint or own,
-            region=access.region or found or "",
+            region=access.region or await self._region(spec.bucket),
             addressing="path" if own else access.addressing,
         )
-        return S3Bucket(await self._client(place), access, spec.bucket, place, found)
 
-    def forget(self, spec: Spec) -> None:
-        """Look the bucket's region up again next time: what was remembered proved wrong."""
+    async def _anew(self, spec: Spec) -> _Place:
+        """Where the bucket is now: one that was deleted may have been made again in another region."""
         self._regions.pop(spec.bucket, None)
+        return await self._place(spec)
 
     async def warm_up(self) -> None:
         """Load the service model, which blocks for a tenth of a second, before the first job needs it."""
