@@ -57,7 +57,7 @@ class SeaweedFS(Server):
 
     `customer` may do everything in the buckets and nothing outside of them; `put_only` may put and not delete;
     `reader` may get and list; `admin` may do anything. With a certificate (its file and that of its private key)
-    it also serves TLS, at `https_url`.
+    it also serves TLS, at `https_url`. Under each of `domains` a bucket may be called by a host name of its own.
     """
 
     def __init__(
@@ -65,12 +65,14 @@ class SeaweedFS(Server):
         buckets: Sequence[str] = ("results",),
         versioned: Sequence[str] = (),
         certificate: tuple[Path, Path] | None = None,
+        domains: Sequence[str] = (),
     ) -> None:
         super().__init__(len(_PORT_OPTIONS))
         self.buckets = tuple(dict.fromkeys((*buckets, *versioned)))
         self.versioned = tuple(versioned)
         self.admin, self.customer, self.put_only, self.reader = (Key.new() for _ in range(4))
         self._certificate = certificate
+        self._domains = domains
         self._admin_client: Any = None
 
     @property
@@ -108,6 +110,7 @@ class SeaweedFS(Server):
             "s3.autoCreateBucket": "false",
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
+            "s3.domainName": ",".join(self._domains),
             **ports,
         }
         if self._certificate:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.domain.errors import Fault
-from app.domain.verification import Report
+from app.domain.verification import NOTHING_FOUND, Found, Report
 from demo.seaweedfs import SeaweedFS
 from tests.faults.verifying import KEY, failed, providers, spec_of, step
 from tests.servers.compatible import Service, error, malformed, serving
@@ -36,10 +36,10 @@ def amazon(seaweedfs: SeaweedFS) -> Iterator[Service]:
         yield running
 
 
-async def verified(provider: Provider, seaweedfs: SeaweedFS, **changes: Any) -> Report:
+async def verified(provider: Provider, seaweedfs: SeaweedFS, found: Found = NOTHING_FOUND, **changes: Any) -> Report:
     key, secret = seaweedfs.customer
     right = {"s3_bucket_name": "results", "s3_access_key_id": key, "s3_secret_access_key": secret}
-    return await verify(provider, spec_of("s3", **{**right, **changes}), KEY, within=5, job="job")
+    return await verify(provider, spec_of("s3", **{**right, **changes}), KEY, within=5, job="job", found=found)
 
 
 @pytest.mark.parametrize("refusal", [redirected, malformed, opted_in])
@@ -60,6 +60,15 @@ async def test_a_bucket_that_was_made_anew_in_another_region_is_found_there(
         assert (await verified(provider, seaweedfs)).ok
         assert amazon.calls() == ["PUT", "DELETE"]
     assert seaweedfs.objects("results") == objects
+
+
+async def test_a_worker_that_has_just_started_begins_with_what_was_kept(amazon: Service, seaweedfs: SeaweedFS) -> None:
+    for kept, calls in (("eu-west-1", ["PUT", "DELETE"]), ("eu-north-1", ["PUT", "HEAD", "PUT", "DELETE"])):
+        async with providers(amazon.url) as provider_for:
+            report = await verified(provider_for(spec_of("s3")), seaweedfs, Found(region=kept))
+        assert report.ok and report.found == Found(region="eu-west-1"), report
+        assert step(report, "locate").outcome == "skipped"
+        assert amazon.calls() == calls
 
 
 async def test_a_bucket_that_was_deleted_is_not_found(amazon: Service, seaweedfs: SeaweedFS) -> None:

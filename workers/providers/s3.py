@@ -10,7 +10,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,7 +27,8 @@ from botocore.parsers import ResponseParserError
 
 from app.domain.errors import Fault
 from app.domain.specs.base import S3Access, Spec
-from app.domain.verification import Step
+from app.domain.specs.s3compatible import REGION
+from app.domain.verification import NOTHING_FOUND, Found, Step
 from app.settings import Settings
 from workers.egress import CONNECT_SECONDS, RedirectRefused, watch_anew
 from workers.providers.base import CONTENT_TYPE, FaultTable, Refused, Reply, Uploaded, transport_refusal
@@ -55,6 +56,8 @@ FAULTS = FaultTable(
         "TemporaryRedirect": Fault.BUCKET_WRONG_REGION,
         "Redirect": Fault.BUCKET_WRONG_REGION,
         "AuthorizationHeaderMalformed": Fault.BUCKET_WRONG_REGION,
+        "InvalidRegion": Fault.BUCKET_WRONG_REGION,  # MinIO
+        "InvalidRegionName": Fault.BUCKET_WRONG_REGION,  # Cloudflare R2
         "IllegalLocationConstraintException": Fault.BUCKET_WRONG_REGION,
         "AccessDenied": Fault.WRITE_DENIED,
         "AllAccessDenied": Fault.WRITE_DENIED,
@@ -76,6 +79,7 @@ FAULTS = FaultTable(
         "MissingContentLength": Fault.PROTOCOL_UNSUPPORTED,
         "XAmzContentSHA256Mismatch": Fault.PROTOCOL_UNSUPPORTED,
         "SecondLevelDomainForbidden": Fault.PROTOCOL_UNSUPPORTED,  # Alibaba Cloud
+        "PathStyleDomainForbidden": Fault.PROTOCOL_UNSUPPORTED,  # Tencent Cloud
     },
     vague=frozenset({"AccessDenied", "InvalidRequest", "403"}),
     messages=(
@@ -88,10 +92,19 @@ FAULTS = FaultTable(
 
 CLIENTS_KEPT = 64
 REGIONS_KEPT = 10_000
-_REGION = re.compile(r"[a-z0-9-]{1,63}")
 _AWS_LOCATOR = "https://s3.us-east-1.amazonaws.com"
-# How a store says that a bucket is not where it was called: S3 redirects to where it is.
-_MISPLACED = frozenset({Fault.BUCKET_WRONG_REGION, Fault.REDIRECT_REFUSED, Fault.BUCKET_NOT_FOUND})
+# How a bucket shows that it is not, or no longer, where it was called.
+_MISPLACED = frozenset(
+    {
+        Fault.BUCKET_WRONG_REGION,
+        Fault.REDIRECT_REFUSED,  # S3, to where the bucket is
+        Fault.BUCKET_NOT_FOUND,
+        Fault.HOST_NOT_FOUND,
+        Fault.TLS_FAILURE,
+    }
+)
+_VIRTUAL_DEMANDED = frozenset({"SecondLevelDomainForbidden", "PathStyleDomainForbidden"})
+_IN_A_HOST = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 _credentials: ContextVar[ReadOnlyCredentials] = ContextVar("s3_credentials")
 
@@ -152,13 +165,27 @@ class _Place:
         virtual = self.addressing == "virtual" or (self.addressing == "auto" and "." not in bucket)
         return f"{bucket}.{host}" if virtual else host
 
+    def takes(self, bucket: str) -> bool:
+        """Whether `bucket` can be a part of the host's name; over TLS, one part only."""
+        labels = bucket.split(".")
+        secure = not (self.endpoint or "").startswith("http://")
+        return all(_IN_A_HOST.fullmatch(label) for label in labels) and not (secure and len(labels) > 1)
+
+
+class _RegionNamed(Refused):
+    """The service says in which region the bucket is."""
+
+    def __init__(self, reply: Reply, region: str) -> None:
+        super().__init__(Fault.BUCKET_WRONG_REGION, reply, detail=f" (the service names {region})")
+        self.region = region
+
 
 class S3Bucket:
     """One customer's bucket, with that customer's credentials. `client_for` has the client for a place; `anew` looks
-    for the bucket again, where what was known of it may have become wrong."""
+    for the bucket as if nothing were known of it, where what is known may have become wrong."""
 
     host: str
-    region: str | None = None
+    found: Found
 
     def __init__(
         self,
@@ -171,6 +198,7 @@ class S3Bucket:
         self._bucket = bucket
         self._client_for = client_for
         self._anew = anew
+        self._corrected: set[str] = set()
         self._credentials = ReadOnlyCredentials(
             access.access_key.get_secret_value(), access.secret_key.get_secret_value(), None, None
         )
@@ -178,29 +206,42 @@ class S3Bucket:
         assert self._credentials.access_key and self._credentials.secret_key
 
     async def go(self, place: _Place) -> None:
-        """Send what comes to `place`."""
+        """Call the bucket at `place` from now on."""
+        if place.addressing == "virtual" and not place.takes(self._bucket):
+            raise Refused(Fault.BUCKET_NAME_NOT_A_HOST)
         self._client = await self._client_for(place)
         self._place, self.host = place, place.host(self._bucket)
-        if self._access.region is None:
-            self.region = place.region
+        assumed = self._access.assumed
+        self.found = Found(
+            region=place.region if self._access.region is None or "region" in assumed else None,
+            addressing=place.addressing if "addressing" in assumed else None,
+        )
 
     async def upload(self, key: str, body: bytes) -> Uploaded:
-        """One PUT; and one more where the bucket proves to be elsewhere."""
-        try:
-            return await self._put(key, body)
-        except Refused as refused:
-            elsewhere = await self._elsewhere(refused)
-            if not elsewhere:
-                raise
-        await self.go(elsewhere)
-        watch_anew()
-        return await self._put(key, body)
+        """One PUT; and one more, there, for each thing that a refusal tells about where to call."""
+        while True:
+            try:
+                return await self._put(key, body)
+            except Refused as refused:
+                place, host = await self._elsewhere(refused), self.host
+                if not place:
+                    raise
+            await self.go(place)
+            if self.host != host:
+                watch_anew()
 
     async def _elsewhere(self, refused: Refused) -> _Place | None:
-        """Where the bucket is instead, if `refused` is about where it was called."""
-        if not self._anew or refused.fault not in _MISPLACED:
-            return None
-        place = await self._anew()
+        """Where to call instead, if `refused` tells, and has not told the like before: no service may keep us going."""
+        place, assumed = self._place, self._access.assumed - self._corrected
+        if "addressing" in assumed and refused.provider_code in _VIRTUAL_DEMANDED:
+            self._corrected.add("addressing")
+            place = replace(place, addressing="virtual")
+        elif "region" in assumed and isinstance(refused, _RegionNamed):
+            self._corrected.add("region")
+            place = replace(place, region=refused.region)
+        elif self._anew and not self._corrected and refused.fault in _MISPLACED:
+            self._corrected.add("all")
+            place = await self._anew()
         return place if place != self._place else None
 
     async def _put(self, key: str, body: bytes) -> Uploaded:
@@ -250,8 +291,8 @@ def _refused(error: ClientError, step: Step) -> Refused:
     )
     refused = FAULTS.refused(reply, step)
     hint = str(said.get("Region", ""))
-    if refused.fault is Fault.BUCKET_WRONG_REGION and _REGION.fullmatch(hint):
-        refused.detail = f" (the service names {hint})"
+    if refused.fault is Fault.BUCKET_WRONG_REGION and REGION.fullmatch(hint):
+        return _RegionNamed(reply, hint)
     return refused
 
 
@@ -272,9 +313,9 @@ class S3Provider:
         botocore_session.register_component("credential_provider", AioCredentialResolver([_OnlyTaskCredentials()]))
         self._aioboto3 = aioboto3.Session(botocore_session=botocore_session)
 
-    def needs_locating(self, spec: Spec) -> bool:
+    def needs_locating(self, spec: Spec, found: Found) -> bool:
         """Amazon S3 is not told the region; it is asked once for each bucket, and again where that proves wrong."""
-        return spec.type == "s3" and spec.bucket not in self._regions
+        return spec.type == "s3" and not found.region and spec.bucket not in self._regions
 
     def host(self, spec: Spec) -> str:
         """The host that locates an Amazon bucket, or else the bucket's own."""
@@ -282,27 +323,31 @@ class S3Provider:
         endpoint = access.endpoint or self._endpoint(spec) or _AWS_LOCATOR
         return _Place(endpoint, "", access.addressing if access.endpoint else "path").host(spec.bucket)
 
-    async def open(self, spec: Spec) -> S3Bucket:
+    async def open(self, spec: Spec, found: Found) -> S3Bucket:
         access: S3Access = spec.s3_access()  # type: ignore[attr-defined]
-        remembered = access.region is None and not self.needs_locating(spec)
-        anew = partial(self._anew, spec) if remembered else None
-        bucket = S3Bucket(access, spec.bucket, self._client, anew)
-        await bucket.go(await self._place(spec))
+        asked = self.needs_locating(spec, found)
+        bucket = S3Bucket(access, spec.bucket, self._client, None if asked else partial(self._anew, spec))
+        await bucket.go(await self._place(spec, found))
         return bucket
 
-    async def _place(self, spec: Spec) -> _Place:
+    async def _place(self, spec: Spec, found: Found) -> _Place:
+        """Where to call first: what the parameters say, else what was found, else a guess or what S3 says."""
         access: S3Access = spec.s3_access()  # type: ignore[attr-defined]
         own = self._endpoint(spec)
-        return _Place(
-            endpoint=access.endpoint or own,
-            region=access.region or await self._region(spec.bucket),
-            addressing="path" if own else access.addressing,
-        )
+        region = access.region
+        if region is None:
+            region = self._regions.get(spec.bucket) or found.region or await self._located(spec.bucket)
+        elif "region" in access.assumed:
+            region = found.region or region
+        addressing: str = "path" if own else access.addressing
+        if "addressing" in access.assumed:
+            addressing = found.addressing or addressing
+        return _Place(access.endpoint or own, region, addressing)
 
     async def _anew(self, spec: Spec) -> _Place:
-        """Where the bucket is now: one that was deleted may have been made again in another region."""
+        """As if nothing were known: a bucket that was deleted may have been made again in another region."""
         self._regions.pop(spec.bucket, None)
-        return await self._place(spec)
+        return await self._place(spec, NOTHING_FOUND)
 
     async def warm_up(self) -> None:
         """Load the service model, which blocks for a tenth of a second, before the first job needs it."""
@@ -311,13 +356,11 @@ class S3Provider:
     def _endpoint(self, spec: Spec) -> str | None:
         return {"s3": self._settings.s3_endpoint or None, "gcs": self._settings.gcs_endpoint}.get(spec.type)
 
-    async def _region(self, bucket: str) -> str:
+    async def _located(self, bucket: str) -> str:
         """The bucket's region, from one unsigned HEAD: S3 names it in a header whatever the status is.
 
         https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadBucket.html
         """
-        if region := self._regions.get(bucket):
-            return region
         url = f"{self._settings.s3_endpoint or _AWS_LOCATOR}/{bucket}"
         try:
             async with self._session.head(url) as answer:
@@ -332,7 +375,7 @@ class S3Provider:
             raise Refused(Fault.BUCKET_NOT_FOUND, reply)
         if status >= 500:
             raise FAULTS.refused(Reply(status), Step.LOCATE)
-        if not _REGION.fullmatch(region):
+        if not REGION.fullmatch(region):
             region = "us-east-1"
         self._regions[bucket] = region
         if len(self._regions) > REGIONS_KEPT:

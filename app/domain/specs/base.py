@@ -106,7 +106,8 @@ class Spec(BaseModel):
 
 
 class S3Access(BaseModel):
-    """How an S3 dialect is spoken with one destination; `endpoint` and `region` are None where they must be found."""
+    """How an S3 dialect is spoken with one destination; `endpoint` and `region` are None where they must be found.
+    `assumed` says which of the others are a first guess, which the service may correct."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -115,3 +116,4 @@ class S3Access(BaseModel):
     endpoint: str | None
     region: str | None
     addressing: Literal["auto", "path", "virtual"]
+    assumed: frozenset[Literal["region", "addressing"]] = frozenset()
