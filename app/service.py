@@ -13,7 +13,7 @@ from app.domain import prefix
 from app.domain.destination import Destination, Page, Query, change, draft
 from app.domain.errors import DestinationLimitReached, DestinationNotFound
 from app.domain.specs.base import Spec
-from app.domain.verification import Report, VerificationFailed
+from app.domain.verification import NOTHING_FOUND, Found, Report, VerificationFailed
 from app.store.sealing import NotSealedByUs
 
 log = structlog.get_logger()
@@ -32,9 +32,9 @@ class Keeps(Protocol):
 
 
 class Verifies(Protocol):
-    """Writes and deletes `key` as `spec` says, for `account`, and reports."""
+    """Writes and deletes `key` as `spec` says, for `account`, and reports; `found` is what is known of the place."""
 
-    async def verify(self, account: int, spec: Spec, key: str) -> Report: ...
+    async def verify(self, account: int, spec: Spec, key: str, *, found: Found) -> Report: ...
 
 
 class Seals(Protocol):
@@ -96,7 +96,9 @@ class Destinations:
         """
         current, sealed = await self._kept.whole(account, destination)
         wanted = change(current, self._credentials(current, sealed), body, allow_http=self._allow_http)
-        report = await self._verified(account, wanted.spec) if wanted.spec and wanted.verify else None
+        report = None
+        if wanted.spec and wanted.verify:
+            report = await self._verified(account, wanted.spec, current.found_of(wanted.spec))
         now = datetime.now(UTC)
         after = replace(
             current,
@@ -135,9 +137,9 @@ class Destinations:
             log.error("credentials cannot be opened with any of the sealing keys", destination=destination.id)
             return {}
 
-    async def _verified(self, account: int, spec: Spec) -> Report:
+    async def _verified(self, account: int, spec: Spec, found: Found = NOTHING_FOUND) -> Report:
         """The report of a verification that succeeded. Raises VerificationFailed with the one that did not."""
-        report = await self._verifier.verify(account, spec, test_key(spec, datetime.now(UTC)))
+        report = await self._verifier.verify(account, spec, test_key(spec, datetime.now(UTC)), found=found)
         if not report.ok:
             raise VerificationFailed(report)
         return report

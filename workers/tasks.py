@@ -59,7 +59,8 @@ class Verifications:
         began = time.monotonic()
         try:
             provider = self._provider_for(spec)
-            report = await verify(provider, spec, job.key, within=self._settings.verify_seconds, job=job.id)
+            within = self._settings.verify_seconds
+            report = await verify(provider, spec, job.key, within=within, job=job.id, found=job.found)
         except Exception:  # whatever broke, the customer is answered, and the log has the rest
             log.exception("verification broke", type=spec.type)
             report = _broken(spec, job, began)
@@ -96,6 +97,8 @@ def _broken(spec: Spec, job: Job, began: float) -> Report:
         host="",
         object=job.key,
         left_behind=True,
+        region=job.found.region,
+        addressing=job.found.addressing,
         duration_ms=round((time.monotonic() - began) * 1000),
         job=job.id,
         steps=tuple(StepReport.skipped(step, reason) for step in Step),

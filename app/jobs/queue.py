@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 
 from app.domain.errors import TooManyVerifications, Unavailable, VerificationTimedOut
 from app.domain.specs.base import Spec
-from app.domain.verification import Report
+from app.domain.verification import NOTHING_FOUND, Found, Report
 from app.jobs.replies import Replies
 from app.settings import HOLD_MARGIN_SECONDS, Settings
 
@@ -54,7 +54,8 @@ return 1
 
 class Job(BaseModel):
     """What a worker is told, always sealed as a whole. `spec` has the credentials; `start_by` is a time (seconds
-    since the epoch) after which the job must not be started, since nobody waits for it any more."""
+    since the epoch) after which the job must not be started, since nobody waits for it any more; `found` is what is
+    known of the place from before."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -63,6 +64,7 @@ class Job(BaseModel):
     key: str
     reply_to: str
     start_by: float
+    found: Found = NOTHING_FOUND
 
     def content(self) -> dict[str, Any]:
         """The job with its credentials in the clear, to be sealed at once."""
@@ -133,8 +135,8 @@ class Queue:
         self._settings = settings
         self._threads = ThreadPoolExecutor(PUBLISH_THREADS, "publish")
 
-    async def verify(self, account: int, spec: Spec, key: str) -> Report:
-        """The report on writing and deleting `key` as `spec` says.
+    async def verify(self, account: int, spec: Spec, key: str, *, found: Found) -> Report:
+        """The report on writing and deleting `key` as `spec` says, beginning with what was `found` of its place before.
 
         Raises TooManyVerifications where `account` has enough of them under way, Unavailable where the queue does not
         answer, no worker took the job in time or this process holds enough requests, and VerificationTimedOut where
@@ -149,6 +151,7 @@ class Queue:
             key=key,
             reply_to=self._replies.name,
             start_by=now + self._settings.start_seconds,
+            found=found,
         )
         with self._replies.expected(job.id) as report:
             async with self._place(account, job.id, now):
