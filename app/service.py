@@ -15,7 +15,7 @@ from app.domain.errors import CredentialsUnreadable, DestinationLimitReached, De
 from app.domain.policies import Policy, policy
 from app.domain.specs import parse, place
 from app.domain.specs.base import Spec
-from app.domain.verification import Report, VerificationFailed
+from app.domain.verification import NOTHING_FOUND, Found, Report, VerificationFailed
 from app.store.sealing import NotSealedByUs
 
 log = structlog.get_logger()
@@ -35,9 +35,12 @@ class Keeps(Protocol):
 
 
 class Verifies(Protocol):
-    """Writes and deletes `key` as `spec` says, for `account` and for `destination` where there is one, and reports."""
+    """Writes and deletes `key` as `spec` says, for `account` and for `destination` where there is one, and reports;
+    `found` is what is known of the place."""
 
-    async def verify(self, account: int, spec: Spec, key: str, destination: str | None = None) -> Report: ...
+    async def verify(
+        self, account: int, spec: Spec, key: str, destination: str | None = None, *, found: Found
+    ) -> Report: ...
     def stored(self, job: str, destination: str) -> None: ...
 
 
@@ -102,7 +105,7 @@ class Destinations:
         """
         current, sealed = await self._kept.whole(account, destination)
         wanted = change(current, self._credentials(current, sealed), body, allow_http=self._allow_http)
-        report = await self._verified(account, wanted.spec, current.id) if wanted.spec and wanted.verify else None
+        report = await self._verified(account, wanted.spec, current) if wanted.spec and wanted.verify else None
         now = datetime.now(UTC)
         after = replace(
             current,
@@ -143,7 +146,7 @@ class Destinations:
                 f"/destinations/{current.id}."
             )
         whole = {"type": current.type, **current.parameters, **credentials}
-        report = await self._report(account, parse(whole, allow_http=self._allow_http), current.id)
+        report = await self._report(account, parse(whole, allow_http=self._allow_http), current)
         await self._kept.verified(account, current.id, report, datetime.now(UTC), was=current.version)
         log.info("destination verified", destination=current.id, type=current.type, ok=report.ok, code=report.code)
         return report
@@ -172,16 +175,19 @@ class Destinations:
             log.error("credentials cannot be opened with any of the sealing keys", destination=destination.id)
             return {}
 
-    async def _verified(self, account: int, spec: Spec, destination: str | None = None) -> Report:
+    async def _verified(self, account: int, spec: Spec, current: Destination | None = None) -> Report:
         """The report of a verification that succeeded. Raises VerificationFailed with the one that did not."""
-        report = await self._report(account, spec, destination)
+        report = await self._report(account, spec, current)
         if not report.ok:
             raise VerificationFailed(report)
         return report
 
-    async def _report(self, account: int, spec: Spec, destination: str | None = None) -> Report:
+    async def _report(self, account: int, spec: Spec, current: Destination | None = None) -> Report:
+        """The report on `spec`, which is to be that of the destination `current` where there is one."""
         key = prefix.test_key(spec.path_prefix, datetime.now(UTC))
-        return await self._verifier.verify(account, spec, key, destination)
+        if current is None:
+            return await self._verifier.verify(account, spec, key, found=NOTHING_FOUND)
+        return await self._verifier.verify(account, spec, key, current.id, found=current.found_of(spec))
 
 
 def new_id() -> str:

@@ -58,6 +58,7 @@ class SeaweedFS(Server):
     `customer` may do everything in the buckets and nothing outside of them; `put_only` may put and not delete;
     `reader` may get and list; `admin` may do anything. With a certificate (its file and that of its private key)
     it also serves TLS, at `https_url`. For each of `policies` there is a key in `limited` that may do what it says.
+    Under each of `domains` a bucket may be called by a host name of its own.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class SeaweedFS(Server):
         versioned: Sequence[str] = (),
         certificate: tuple[Path, Path] | None = None,
         policies: Mapping[str, object] | None = None,
+        domains: Sequence[str] = (),
     ) -> None:
         super().__init__(len(_PORT_OPTIONS))
         self.buckets = tuple(dict.fromkeys((*buckets, *versioned)))
@@ -74,6 +76,7 @@ class SeaweedFS(Server):
         self._certificate = certificate
         self._policies = dict(policies or {})
         self.limited = {name: Key.new() for name in self._policies}
+        self._domains = domains
         self._admin_client: Any = None
 
     @property
@@ -111,6 +114,7 @@ class SeaweedFS(Server):
             "s3.autoCreateBucket": "false",
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
+            "s3.domainName": ",".join(self._domains),
             **ports,
         }
         if self._certificate:

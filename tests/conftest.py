@@ -10,6 +10,7 @@ from app.up import redis_binary
 from demo.seaweedfs import SeaweedFS
 from tests.servers import aws as moto
 from tests.servers import azure as azurite
+from tests.servers import compatible
 from tests.servers import gcs as google
 from tests.servers import oss as alibaba
 from tests.servers.gcs import CREATE, EVERYTHING, LIST, Account, Bucket, GcsServer
@@ -30,10 +31,10 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def certificate(authority: Path) -> tuple[Path, Path]:
-    """The files with a certificate for loopback, and with its private key."""
+    """The files with a certificate for loopback and for the S3-compatible services, and with its private key."""
     ca = trustme.CA()
     ca.cert_pem.write_to_path(str(authority))
-    issued = ca.issue_cert("127.0.0.1", "localhost")
+    issued = ca.issue_cert("127.0.0.1", "localhost", *compatible.NAMES)
     chain, key = authority.with_name("chain.pem"), authority.with_name("key.pem")
     chain.write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
     issued.private_key_pem.write_to_path(str(key))
@@ -43,7 +44,8 @@ def certificate(authority: Path) -> tuple[Path, Path]:
 @pytest.fixture(scope="session")
 def seaweedfs(certificate: tuple[Path, Path]) -> Iterator[SeaweedFS]:
     """An S3-compatible store, over http and over TLS."""
-    with SeaweedFS(("results",), versioned=("versioned",), certificate=certificate) as running:
+    kept = ("results",), ("versioned",)
+    with SeaweedFS(*kept, certificate=certificate, domains=compatible.HOSTS) as running:
         yield running
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 import certifi
 import requests
-from aiohttp.abc import AbstractCookieJar
+from aiohttp.abc import AbstractCookieJar, AbstractResolver
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -210,7 +210,8 @@ def _tracing() -> aiohttp.TraceConfig:
         return on_event
 
     def reuse(wire: Wire) -> None:
-        wire.reused = True
+        # A connection that was made for this call may serve it again.
+        wire.reused = wire.reused or not wire.connected
 
     trace = aiohttp.TraceConfig()
     trace.on_connection_create_start.append(noting(Wire.begin))
@@ -222,14 +223,22 @@ def _tracing() -> aiohttp.TraceConfig:
 
 
 @contextlib.asynccontextmanager
-async def guarded_session(guard: Guard) -> AsyncIterator[aiohttp.ClientSession]:
-    """The one session that the asynchronous SDKs of this process share; closed when the block ends.
+async def guarded_session(
+    guard: Guard, resolver: AbstractResolver | None = None
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """The one session that the asynchronous SDKs of this process share; closed when the block ends. Names are looked
+    up by `resolver`, else by the system; whatever either says is checked.
 
     Its connections are not limited in number, since the worker's threads already are: a store that never answers
     must not take the place of another's.
     """
     connector = aiohttp.TCPConnector(
-        ssl=tls_context(), socket_factory=guard.socket, limit=0, keepalive_timeout=15, use_dns_cache=False
+        ssl=tls_context(),
+        socket_factory=guard.socket,
+        resolver=resolver,
+        limit=0,
+        keepalive_timeout=15,
+        use_dns_cache=False,
     )
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
     jar: AbstractCookieJar = aiohttp.DummyCookieJar()

@@ -94,9 +94,8 @@ class Verifications:
             def begins(step: Step) -> None:
                 self._board.note(job, _STATES[step], attempt=attempt, host=host)
 
-            report = await verify(
-                provider, spec, job.key, within=self._settings.verify_seconds, job=job.id, begins=begins
-            )
+            within = self._settings.verify_seconds
+            report = await verify(provider, spec, job.key, within=within, job=job.id, found=job.found, begins=begins)
         except Exception:  # whatever broke, the customer is answered, and the log has the rest
             log.exception("verification broke", type=spec.type)
             report = _broken(spec, job, began)
@@ -135,6 +134,8 @@ def _broken(spec: Spec, job: Job, began: float) -> Report:
         host="",
         object=job.key,
         left_behind=True,
+        region=job.found.region,
+        addressing=job.found.addressing,
         duration_ms=round((time.monotonic() - began) * 1000),
         job=job.id,
         steps=tuple(StepReport.skipped(step, reason) for step in Step),

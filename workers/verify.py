@@ -9,7 +9,7 @@ import structlog
 
 from app.domain.errors import ADVICE, Fault
 from app.domain.specs.base import Spec
-from app.domain.verification import Outcome, Report, Step, StepReport, advice
+from app.domain.verification import NOTHING_FOUND, Found, Outcome, Report, Step, StepReport, advice
 from workers.egress import Wire, watched
 from workers.providers.base import Bucket, Provider, Refused, Uploaded
 
@@ -32,11 +32,11 @@ class _Run:
     key: str
     host: str
     job: str
+    found: Found
     began: float = field(default_factory=time.monotonic)
     steps: list[StepReport] = field(default_factory=list)
     refused: Refused | None = None
     left_behind: bool = False
-    region: str | None = None
     warnings: list[str] = field(default_factory=list)
 
     def fail(self, step: Step, refused: Refused, since: float) -> None:
@@ -65,25 +65,34 @@ def _nobody(_: Step) -> None:
 
 
 async def verify(
-    provider: Provider, spec: Spec, key: str, *, within: float, job: str, begins: Callable[[Step], None] = _nobody
+    provider: Provider,
+    spec: Spec,
+    key: str,
+    *,
+    within: float,
+    job: str,
+    found: Found = NOTHING_FOUND,
+    begins: Callable[[Step], None] = _nobody,
 ) -> Report:
-    """Prove that `spec` takes a file and lets it be deleted, in at most `within` seconds. `begins` is told of the
-    upload and of the delete when they begin.
+    """Prove that `spec` takes a file and lets it be deleted, in at most `within` seconds. `found` is what an earlier
+    verification of the same place found out; `begins` is told of the upload and of the delete when they begin.
 
     Never raises for anything that storage does: a refusal is a report that is not ok.
     """
-    run = _Run(spec=spec, key=key, host=provider.host(spec), job=job)
+    run = _Run(spec=spec, key=key, host=provider.host(spec), job=job, found=found)
     ends = run.began + within
     bucket = await _locate(run, provider, ends - within * DELETE_SHARE)
     if bucket is None:
         run.skip((Step.RESOLVE, Step.CONNECT, Step.UPLOAD, Step.DELETE), "the bucket was not located")
         return _report(run)
-    run.region = bucket.region
     begins(Step.UPLOAD)
     uploaded = await _upload(run, bucket, ends - within * DELETE_SHARE)
-    # A provider that asks elsewhere for a token first has named that host until it had one.
+    # A provider that asks elsewhere for a token first has named that host until it had one, and a bucket may have
+    # been found in another place than where it was looked for.
     run.host = bucket.host
     if uploaded:
+        # Only what worked is worth keeping.
+        run.found = bucket.found
         begins(Step.DELETE)
         await _delete(run, bucket, uploaded, ends)
     return _report(run)
@@ -91,10 +100,10 @@ async def verify(
 
 async def _locate(run: _Run, provider: Provider, ends: float) -> Bucket | None:
     since = time.monotonic()
-    asked = provider.needs_locating(run.spec)
+    asked = provider.needs_locating(run.spec, run.found)
     try:
         async with asyncio.timeout(ends - time.monotonic()):
-            bucket = await provider.open(run.spec)
+            bucket = await provider.open(run.spec, run.found)
     except (Refused, TimeoutError) as error:
         run.fail(Step.LOCATE, _refusal(error), since)
         return None
@@ -206,7 +215,8 @@ def _report(run: _Run) -> Report:
         host=run.host,
         object=run.key,
         left_behind=run.left_behind,
-        region=run.region,
+        region=run.found.region,
+        addressing=run.found.addressing,
         warnings=tuple(run.warnings),
         duration_ms=_ms(run.began),
         job=run.job,

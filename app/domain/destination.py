@@ -9,10 +9,10 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
-from app.domain.errors import Fault, InvalidParameters, ParameterFault
+from app.domain.errors import Fault, InvalidParameters, ParameterFault, Role
 from app.domain.specs import explain, merged, parse, printable
 from app.domain.specs.base import Name, Spec, refuse
-from app.domain.verification import Report
+from app.domain.verification import NOTHING_FOUND, Found, Report
 
 T = TypeVar("T")
 
@@ -40,6 +40,12 @@ class Destination:
     updated_at: datetime
     verified_at: datetime | None = None
     verification: Report | None = None
+
+    def found_of(self, spec: Spec) -> Found:
+        """What its last verification found out, if `spec` is still about the same place; else nothing."""
+        where = [spec.parameter(role) for role in (Role.BUCKET, Role.ENDPOINT, Role.REGION)]
+        same = all(self.parameters.get(name) == spec.public().get(name) for name in where if name)
+        return self.verification.found if self.verification and spec.type == self.type and same else NOTHING_FOUND
 
 
 @dataclass(frozen=True)

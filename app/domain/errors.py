@@ -41,6 +41,7 @@ class Fault(StrEnum):
     BUCKET_WRONG_REGION = "bucket_wrong_region"
     CUSTOM_DOMAIN_REQUIRED = "custom_domain_required"
     UNSUPPORTED_BUCKET_TYPE = "unsupported_bucket_type"
+    BUCKET_NAME_NOT_A_HOST = "bucket_name_not_a_host"
     WRITE_DENIED = "write_denied"
     DELETE_DENIED = "delete_denied"
     NETWORK_DENIED = "network_denied"
@@ -211,6 +212,11 @@ ADVICE: dict[Fault, Advice] = {
     Fault.UNSUPPORTED_BUCKET_TYPE: Advice(
         "{parameter} must be the plain name of a general purpose bucket: ARNs, access points, aliases and "
         "directory buckets are not supported.",
+        Role.BUCKET,
+    ),
+    Fault.BUCKET_NAME_NOT_A_HOST: Advice(
+        "{provider} is called under host names that begin with the bucket's, and {bucket} cannot be part of one: give "
+        "a bucket of lower-case letters, digits and hyphens in {parameter}.",
         Role.BUCKET,
     ),
     Fault.WRITE_DENIED: Advice(

@@ -72,9 +72,24 @@ def advice(spec: Spec, fault: Fault, *, host: str, key: str, seconds: float, det
     )
 
 
+class Found(BaseModel):
+    """What had to be found out to reach a bucket, since its parameters do not say it; None where nothing had to.
+
+    A later verification of the same bucket begins with it, and finds out again what is no longer true.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    region: str | None = None
+    addressing: str | None = None
+
+
+NOTHING_FOUND = Found()
+
+
 class Report(BaseModel):
     """The verdict of one verification. `object` is the test file's key, so that it can be found and removed;
-    `left_behind` says that it may still be there; `region` is where the bucket was found to be."""
+    `left_behind` says that it may still be there; `region` and `addressing` are what was found."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -87,10 +102,15 @@ class Report(BaseModel):
     object: str
     left_behind: bool = False
     region: str | None = None
+    addressing: str | None = None
     warnings: tuple[str, ...] = ()
     duration_ms: int
     job: str
     steps: tuple[StepReport, ...]
+
+    @property
+    def found(self) -> Found:
+        return Found(region=self.region, addressing=self.addressing)
 
     def as_answer(self) -> dict[str, Any]:
         """The report as a client sees it: absent rather than null where a field does not apply."""

@@ -23,7 +23,7 @@ from app import metrics, tracing
 from app.domain.errors import TooManyVerifications, Unavailable, VerificationTimedOut
 from app.domain.job import State
 from app.domain.specs.base import Spec
-from app.domain.verification import Report
+from app.domain.verification import NOTHING_FOUND, Found, Report
 from app.jobs.replies import Replies
 from app.settings import HOLD_MARGIN_SECONDS, Settings
 
@@ -58,7 +58,8 @@ return 1
 class Job(BaseModel):
     """What a worker is told, always sealed as a whole. `spec` has the credentials; `submitted` and `start_by`
     are times (seconds since the epoch); after `start_by` the job must not be started, since nobody waits for it any
-    more. `destination` is None where there is none yet. `traceparent` names the span that published it."""
+    more. `destination` is None where there is none yet, `found` is what is known of the place from before, and
+    `traceparent` names the span that published it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -70,6 +71,7 @@ class Job(BaseModel):
     key: str
     reply_to: str
     start_by: float
+    found: Found = NOTHING_FOUND
     traceparent: str = ""
 
     def content(self) -> dict[str, Any]:
@@ -151,8 +153,11 @@ class Queue:
         self._settings = settings
         self._threads = ThreadPoolExecutor(PUBLISH_THREADS, "publish")
 
-    async def verify(self, account: int, spec: Spec, key: str, destination: str | None = None) -> Report:
-        """The report on writing and deleting `key` as `spec` says, for `destination` where there is one.
+    async def verify(
+        self, account: int, spec: Spec, key: str, destination: str | None = None, *, found: Found
+    ) -> Report:
+        """The report on writing and deleting `key` as `spec` says, for `destination` where there is one, beginning with
+        what was `found` of its place before.
 
         Raises TooManyVerifications where `account` has enough of them under way, Unavailable where the queue does not
         answer, no worker took the job in time or this process holds enough requests, and VerificationTimedOut where
@@ -170,6 +175,7 @@ class Queue:
             key=key,
             reply_to=self._replies.name,
             start_by=now + self._settings.start_seconds,
+            found=found,
         )
         structlog.contextvars.bind_contextvars(job=job.id)
         with self._replies.expected(job.id) as report:

@@ -9,7 +9,7 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from app.domain.specs.base import Spec
-from app.domain.verification import Report
+from app.domain.verification import Found, Report
 from app.jobs.board import Board
 from app.jobs.queue import Job
 from app.jobs.replies import Reply
@@ -26,10 +26,10 @@ class Broken:
     def host(self, spec: Spec) -> str:
         return "broken"
 
-    def needs_locating(self, spec: Spec) -> bool:
+    def needs_locating(self, spec: Spec, found: Found) -> bool:
         raise RuntimeError("SENTINEL")
 
-    async def open(self, spec: Spec) -> Any:
+    async def open(self, spec: Spec, found: Found) -> Any:
         raise RuntimeError("SENTINEL")
 
 

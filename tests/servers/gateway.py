@@ -2,10 +2,12 @@
 
 import contextlib
 import http.client
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 _HOP_BY_HOP = ("transfer-encoding", "content-length", "connection", "keep-alive")
@@ -24,9 +26,10 @@ Answers = Callable[[str, str, Mapping[str, str]], Canned | None]
 
 
 @contextlib.contextmanager
-def gateway(port: int, answers: Answers) -> Iterator[str]:
+def gateway(port: int, answers: Answers, certificate: tuple[Path, Path] | None = None) -> Iterator[str]:
     """The address of a gateway to `port` on loopback. `answers` is asked with the method, the path and the headers
-    of each request, and says None for what is to be passed on."""
+    of each request, and says None for what is to be passed on. With a certificate (its file and that of its private
+    key) the gateway speaks TLS; what is behind it need not."""
 
     class Handler(_Handler):
         upstream = port
@@ -34,10 +37,14 @@ def gateway(port: int, answers: Answers) -> Iterator[str]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

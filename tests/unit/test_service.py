@@ -2,13 +2,17 @@
 
 import base64
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from app.domain.destination import Destination
 from app.domain.errors import CredentialsUnreadable, InvalidParameters
+from app.domain.specs import parse
 from app.domain.specs.base import Spec
-from app.domain.verification import Report
+from app.domain.verification import NOTHING_FOUND, Found, Report
 from app.service import Destinations, new_id
 from app.store.engine import migrate, open_engine
 from app.store.repository import Repository
@@ -19,7 +23,9 @@ from tests.unit.test_specs import GOOD
 class NeverAsked:
     """No verification may be asked for here."""
 
-    async def verify(self, account: int, spec: Spec, key: str, destination: str | None = None) -> Report:
+    async def verify(
+        self, account: int, spec: Spec, key: str, destination: str | None = None, *, found: Found
+    ) -> Report:
         raise AssertionError("a verification was asked for")
 
     def stored(self, job: str, destination: str) -> None:
@@ -76,3 +82,27 @@ async def test_a_rule_that_came_later_hinders_no_disabling(repository: Repositor
     assert (await now.update(account, created.id, {"enabled": False, "name": "m"})).name == "m"
     with pytest.raises(InvalidParameters):
         await now.update(account, created.id, {"enabled": True})
+
+
+@pytest.mark.parametrize(
+    ("changes", "holds"),
+    [
+        ({}, True),
+        ({"s3_secret_access_key": "another", "s3_path_prefix": "elsewhere"}, True),
+        ({"s3_bucket_name": "another"}, False),
+        ({"s3_endpoint": "https://fra1.digitaloceanspaces.com"}, False),
+        ({"s3_region": "eu-west-1"}, False),
+        ({"type": "s3", **GOOD["s3"], "s3_endpoint": None}, False),
+    ],
+)
+def test_what_was_found_holds_for_the_same_place_only(changes: dict[str, Any], holds: bool) -> None:
+    body = {"type": "s3compatible", **GOOD["s3compatible"], "s3_bucket_name": "my-bucket"}
+    report = Report(
+        ok=True, message="", provider="s3compatible", host="h", object="o", duration_ms=1, job="j", steps=(),
+        region="ams3", addressing="path",
+    )  # fmt: skip
+    now = datetime.now(UTC)
+    parameters = parse(body, allow_http=False).public()
+    current = Destination("1", 1, "n", "s3compatible", True, parameters, 1, now, now, now, report)
+    spec = parse({**body, **changes}, allow_http=False)
+    assert current.found_of(spec) == (Found(region="ams3", addressing="path") if holds else NOTHING_FOUND)

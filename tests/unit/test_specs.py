@@ -146,6 +146,8 @@ def test_a_wrong_type_names_the_types_there_are(kind: object) -> None:
         ("s3compatible", "s3_bucket_name", "a/b", "invalid_parameter"),
         ("s3compatible", "s3_access_key_id", "a/b", "invalid_parameter"),
         ("s3compatible", "s3_region", "evil.com/#", "invalid_parameter"),
+        ("s3compatible", "s3_region", "123", "invalid_parameter"),
+        ("s3compatible", "s3_region", "eu-", "invalid_parameter"),
         ("gcs", "gcs_access_key", "AKIAIOSFODNN7EXAMPLE", "invalid_parameter"),
         ("gcs", "gcs_access_key", "123.apps.googleusercontent.com", "invalid_parameter"),
         ("gcs", "gcs_secret_key", "short", "invalid_parameter"),
@@ -252,11 +254,15 @@ def test_plain_http_is_accepted_only_where_the_operator_allows_it() -> None:
 @pytest.mark.parametrize(
     ("endpoint", "region", "addressing"),
     [
+        ("https://ams3.digitaloceanspaces.com", "ams3", "path"),
         ("https://abc.r2.cloudflarestorage.com", "auto", "path"),
         ("https://s3.us-west-004.backblazeb2.com", "us-west-004", "path"),
         ("https://s3.eu-central-1.wasabisys.com", "eu-central-1", "path"),
         ("https://s3.cn-north-1.amazonaws.com.cn", "cn-north-1", "path"),
         ("https://s3.oss-cn-hangzhou.aliyuncs.com", "cn-hangzhou", "virtual"),
+        ("https://oss-cn-hangzhou.aliyuncs.com:8443", "cn-hangzhou", "virtual"),
+        ("https://cos.ap-beijing.myqcloud.com", "ap-beijing", "virtual"),
+        ("https://s3.123.wasabisys.com", "us-east-1", "path"),
         ("https://storage.googleapis.com", "auto", "path"),
         ("https://minio.example.com:9000", "us-east-1", "path"),
     ],
@@ -273,6 +279,13 @@ def test_a_bucket_pasted_into_the_endpoint_is_recognised() -> None:
     spec = parse({"type": "s3compatible", **GOOD["s3compatible"], **changes}, allow_http=False)
     assert isinstance(spec, S3CompatibleSpec)
     assert spec.s3_access().endpoint == "https://ams3.digitaloceanspaces.com"
+
+
+def test_a_company_may_have_a_bucket_called_as_its_host_is() -> None:
+    changes = {"s3_bucket_name": "data", "s3_endpoint": "https://data.example.com"}
+    spec = parse({"type": "s3compatible", **GOOD["s3compatible"], **changes}, allow_http=False)
+    assert isinstance(spec, S3CompatibleSpec)
+    assert spec.s3_access().endpoint == "https://data.example.com"
 
 
 @pytest.mark.parametrize("as_text", [True, False])

@@ -16,7 +16,7 @@ from azure.storage.blob.aio import BlobClient
 from app.domain.errors import Fault
 from app.domain.specs.azure import AzureSpec
 from app.domain.specs.base import Spec
-from app.domain.verification import Step
+from app.domain.verification import NOTHING_FOUND, Found, Step
 from app.settings import Settings
 from workers.egress import CONNECT_SECONDS, AnswerTooLarge, RedirectRefused
 from workers.providers.base import CONTENT_TYPE, FaultTable, Refused, Reply, Uploaded, transport_refusal
@@ -80,7 +80,7 @@ _AZURE_HOSTS = (".core.windows.net", ".storage.azure.net", ".core.chinacloudapi.
 class AzureBucket:
     """One container, with the key of its account."""
 
-    region: str | None = None
+    found = NOTHING_FOUND
 
     def __init__(self, session: aiohttp.ClientSession, spec: AzureSpec, url: str) -> None:
         parts = urlsplit(url)
@@ -144,14 +144,14 @@ class AzureProvider:
         self._session = session
         self._endpoint = settings.azure_endpoint
 
-    def needs_locating(self, spec: Spec) -> bool:
+    def needs_locating(self, spec: Spec, found: Found) -> bool:
         """An account's address follows from its name."""
         return False
 
     def host(self, spec: Spec) -> str:
         return urlsplit(self._url(spec)).netloc
 
-    async def open(self, spec: Spec) -> AzureBucket:
+    async def open(self, spec: Spec, found: Found) -> AzureBucket:
         assert isinstance(spec, AzureSpec)
         return AzureBucket(self._session, spec, self._url(spec))
 

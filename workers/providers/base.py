@@ -11,7 +11,7 @@ import aiohttp
 
 from app.domain.errors import Fault
 from app.domain.specs.base import Spec
-from app.domain.verification import Step
+from app.domain.verification import Found, Step
 from workers.egress import AnswerTooLarge, EgressRefused, RedirectRefused
 
 CONTENT_TYPE = "text/plain"
@@ -74,8 +74,8 @@ class Bucket(Protocol):
     host: str
     """The host that requests go to, as a report shows it."""
 
-    region: str | None
-    """Where the bucket is, if that had to be found."""
+    found: Found
+    """What had to be found out to reach it, for the next time."""
 
     async def upload(self, key: str, body: bytes) -> Uploaded:
         """Write `body` as `key`; returns only when the store has confirmed it with an ETag."""
@@ -90,10 +90,11 @@ class Provider(Protocol):
     def host(self, spec: Spec) -> str:
         """The host that is called first, for a report on a bucket that could not even be opened."""
 
-    async def open(self, spec: Spec) -> Bucket:
-        """The bucket that `spec` means. Raises Refused where it had to be looked for and was not found."""
+    async def open(self, spec: Spec, found: Found) -> Bucket:
+        """The bucket that `spec` means, of which `found` is known from before. Raises Refused where it had to be
+        looked for and was not found."""
 
-    def needs_locating(self, spec: Spec) -> bool:
+    def needs_locating(self, spec: Spec, found: Found) -> bool:
         """Whether `open` goes to the network for this one."""
 
 

@@ -25,7 +25,7 @@ from tenacity import stop_after_attempt
 from app.domain.errors import Fault
 from app.domain.specs.base import Spec
 from app.domain.specs.gcs import GcsSpec
-from app.domain.verification import Step
+from app.domain.verification import NOTHING_FOUND, Found, Step
 from app.settings import Settings
 from workers.egress import AnswerTooLarge, RedirectRefused, watch_anew
 from workers.providers.base import CONTENT_TYPE, FaultTable, Refused, Reply, Uploaded, transport_refusal
@@ -107,7 +107,7 @@ class _Token(Token):
 class GcsBucket:
     """One bucket, with the key of one service account."""
 
-    region: str | None = None
+    found = NOTHING_FOUND
 
     def __init__(self, token: _Token, storage: Storage, bucket: str, host: str, seconds: int) -> None:
         self.host = urlsplit(token.token_uri).netloc
@@ -191,14 +191,14 @@ class GcsProvider:
         self._token_endpoint = settings.gcs_token_endpoint
         self._seconds = max(1, round(settings.verify_seconds))
 
-    def needs_locating(self, spec: Spec) -> bool:
+    def needs_locating(self, spec: Spec, found: Found) -> bool:
         """There is one endpoint for all buckets."""
         return False
 
     def host(self, spec: Spec) -> str:
         return urlsplit(self._endpoint).netloc
 
-    async def open(self, spec: Spec) -> GcsBucket:
+    async def open(self, spec: Spec, found: Found) -> GcsBucket:
         """Raises Refused where the private key cannot be read: nothing was asked of Google then."""
         assert isinstance(spec, GcsSpec) and spec.gcs_service_account_key
         # The token's address is ours and not the customer's, whose word would send the assertion anywhere. Only a

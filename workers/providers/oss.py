@@ -18,7 +18,7 @@ from oss2.exceptions import OssError, ServerError
 from app.domain.errors import Fault
 from app.domain.specs.base import Spec
 from app.domain.specs.oss import OssSpec
-from app.domain.verification import Step
+from app.domain.verification import NOTHING_FOUND, Found, Step
 from app.settings import Settings
 from workers.egress import CONNECT_SECONDS, AnswerTooLarge, RedirectRefused
 from workers.providers.base import CONTENT_TYPE, FaultTable, Refused, Reply, Uploaded, transport_refusal
@@ -80,7 +80,7 @@ FAULTS = FaultTable(
 class OssBucket:
     """One bucket, with the keys of one RAM user."""
 
-    region: str | None = None
+    found = NOTHING_FOUND
 
     def __init__(self, bucket: oss2.Bucket, host: str, threads: ThreadPoolExecutor) -> None:
         self.host = host
@@ -136,7 +136,7 @@ class OssProvider:
         # A call that nobody waits for any more ends by itself within the verification's bound.
         self._timeouts = (CONNECT_SECONDS, max(1.0, settings.verify_seconds / 2))
 
-    def needs_locating(self, spec: Spec) -> bool:
+    def needs_locating(self, spec: Spec, found: Found) -> bool:
         """A bucket's address follows from its region."""
         return False
 
@@ -145,7 +145,7 @@ class OssProvider:
         by_path = (parts.hostname or "").replace(".", "").isdigit()
         return parts.netloc if by_path else f"{spec.bucket}.{parts.netloc}"
 
-    async def open(self, spec: Spec) -> OssBucket:
+    async def open(self, spec: Spec, found: Found) -> OssBucket:
         assert isinstance(spec, OssSpec)
         key, secret = spec.oss_access_key.get_secret_value(), spec.oss_secret_key.get_secret_value()
         bucket = oss2.Bucket(

@@ -27,9 +27,10 @@ from botocore.parsers import ResponseParserError
 
 from app.domain.errors import Fault
 from app.domain.specs.base import S3Access, Spec
-from app.domain.verification import Step
+from app.domain.specs.s3compatible import REGION
+from app.domain.verification import NOTHING_FOUND, Found, Step
 from app.settings import Settings
-from workers.egress import CONNECT_SECONDS, RedirectRefused
+from workers.egress import CONNECT_SECONDS, RedirectRefused, watch_anew
 from workers.providers.base import CONTENT_TYPE, FaultTable, Refused, Reply, Uploaded, cause, transport_refusal
 
 # From S3's list of error codes, Google's for its XML API, and the services named in the comments.
@@ -57,6 +58,8 @@ FAULTS = FaultTable(
         "TemporaryRedirect": Fault.BUCKET_WRONG_REGION,
         "Redirect": Fault.BUCKET_WRONG_REGION,
         "AuthorizationHeaderMalformed": Fault.BUCKET_WRONG_REGION,
+        "InvalidRegion": Fault.BUCKET_WRONG_REGION,  # MinIO
+        "InvalidRegionName": Fault.BUCKET_WRONG_REGION,  # Cloudflare R2
         "IllegalLocationConstraintException": Fault.BUCKET_WRONG_REGION,
         "PublicEndpointForbidden": Fault.CUSTOM_DOMAIN_REQUIRED,  # Alibaba Cloud
         "AccessDenied": Fault.WRITE_DENIED,
@@ -82,6 +85,7 @@ FAULTS = FaultTable(
         "MissingContentLength": Fault.PROTOCOL_UNSUPPORTED,
         "XAmzContentSHA256Mismatch": Fault.PROTOCOL_UNSUPPORTED,
         "SecondLevelDomainForbidden": Fault.PROTOCOL_UNSUPPORTED,  # Alibaba Cloud
+        "PathStyleDomainForbidden": Fault.PROTOCOL_UNSUPPORTED,  # Tencent Cloud
     },
     # A bucket policy's explicit deny is one text, whether it is by address, by header or for everybody.
     vague=frozenset({"AccessDenied", "InvalidRequest", "InvalidArgument", "BadRequest"}),
@@ -115,9 +119,20 @@ _POLICIES = (
 
 CLIENTS_KEPT = 64
 REGIONS_KEPT = 10_000
-_REGION = re.compile(r"[a-z0-9-]{1,63}")
 _CODE_IN_XML = re.compile(rb"<Code>(\w{1,64})</Code>")
 _AWS_LOCATOR = "https://s3.us-east-1.amazonaws.com"
+# How a bucket shows that it is not, or no longer, where it was called.
+_MISPLACED = frozenset(
+    {
+        Fault.BUCKET_WRONG_REGION,
+        Fault.REDIRECT_REFUSED,  # S3, to where the bucket is
+        Fault.BUCKET_NOT_FOUND,
+        Fault.HOST_NOT_FOUND,
+        Fault.TLS_FAILURE,
+    }
+)
+_VIRTUAL_DEMANDED = frozenset({"SecondLevelDomainForbidden", "PathStyleDomainForbidden"})
+_IN_A_HOST = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 _credentials: ContextVar[ReadOnlyCredentials] = ContextVar("s3_credentials")
 
@@ -178,25 +193,89 @@ class _Place:
         virtual = self.addressing == "virtual" or (self.addressing == "auto" and "." not in bucket)
         return f"{bucket}.{host}" if virtual else host
 
+    def takes(self, bucket: str) -> bool:
+        """Whether `bucket` can be a part of the host's name; over TLS, one part only."""
+        labels = bucket.split(".")
+        secure = not (self.endpoint or "").startswith("http://")
+        return all(_IN_A_HOST.fullmatch(label) for label in labels) and not (secure and len(labels) > 1)
+
+
+class _RegionNamed(Refused):
+    """The service says in which region the bucket is."""
+
+    def __init__(self, reply: Reply, region: str, detail: str) -> None:
+        super().__init__(Fault.BUCKET_WRONG_REGION, reply, detail=detail)
+        self.region = region
+
 
 class S3Bucket:
-    """One customer's bucket at one place, with that customer's credentials."""
+    """One customer's bucket, with that customer's credentials. `client_for` has the client for a place; `anew` looks
+    for the bucket as if nothing were known of it, where what is known may have become wrong."""
 
-    def __init__(self, client: Any, access: S3Access, bucket: str, place: _Place, found: str | None) -> None:
-        self.host = place.host(bucket)
-        self.region = found
+    host: str
+    found: Found
+
+    def __init__(
+        self,
+        access: S3Access,
+        bucket: str,
+        client_for: Callable[[_Place], Awaitable[Any]],
+        anew: Callable[[], Awaitable[_Place]] | None,
+    ) -> None:
+        self._access = access
         # A host of the customer's choice could have anything repeated to whoever reads the report.
         self._stranger = access.endpoint is not None
-        self._client = client
         self._bucket = bucket
+        self._client_for = client_for
+        self._anew = anew
+        self._corrected: set[str] = set()
         self._credentials = ReadOnlyCredentials(
             access.access_key.get_secret_value(), access.secret_key.get_secret_value(), None, None
         )
         # botocore would look for others in the environment if these were empty.
         assert self._credentials.access_key and self._credentials.secret_key
 
+    async def go(self, place: _Place) -> None:
+        """Call the bucket at `place` from now on."""
+        if place.addressing == "virtual" and not place.takes(self._bucket):
+            raise Refused(Fault.BUCKET_NAME_NOT_A_HOST)
+        self._client = await self._client_for(place)
+        self._place, self.host = place, place.host(self._bucket)
+        assumed = self._access.assumed
+        self.found = Found(
+            region=place.region if self._access.region is None or "region" in assumed else None,
+            addressing=place.addressing if "addressing" in assumed else None,
+        )
+
     async def upload(self, key: str, body: bytes) -> Uploaded:
-        """One PUT with Content-MD5, which buckets with object lock demand."""
+        """One PUT; and one more, there, for each thing that a refusal tells about where to call."""
+        while True:
+            try:
+                return await self._put(key, body)
+            except Refused as refused:
+                place, host = await self._elsewhere(refused), self.host
+                if not place:
+                    raise
+            await self.go(place)
+            if self.host != host:
+                watch_anew()
+
+    async def _elsewhere(self, refused: Refused) -> _Place | None:
+        """Where to call instead, if `refused` tells, and has not told the like before: no service may keep us going."""
+        place, assumed = self._place, self._access.assumed - self._corrected
+        if "addressing" in assumed and refused.provider_code in _VIRTUAL_DEMANDED:
+            self._corrected.add("addressing")
+            place = replace(place, addressing="virtual")
+        elif "region" in assumed and isinstance(refused, _RegionNamed):
+            self._corrected.add("region")
+            place = replace(place, region=refused.region)
+        elif self._anew and not self._corrected and refused.fault in _MISPLACED:
+            self._corrected.add("all")
+            place = await self._anew()
+        return place if place != self._place else None
+
+    async def _put(self, key: str, body: bytes) -> Uploaded:
+        """With Content-MD5, which buckets with object lock demand."""
         digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
         put = partial(
             self._client.put_object,
@@ -257,12 +336,11 @@ def _transport(error: BaseException, step: Step, stranger: bool = False) -> Refu
 
 def _told(reply: Reply, step: Step, region: str, stranger: bool) -> Refused:
     """`reply` as a refusal, with what else it tells; of a stranger's words only a well-formed code is repeated."""
-    if stranger:
-        return FAULTS.refused(replace(reply, request_id=""), step)
+    reply = replace(reply, request_id="") if stranger else reply
     refused = FAULTS.refused(reply, step)
-    if refused.fault is Fault.BUCKET_WRONG_REGION and _REGION.fullmatch(region):
-        refused.detail = f" (the service names {region})"
-    if refused.fault in (Fault.WRITE_DENIED, Fault.DELETE_DENIED):
+    if refused.fault is Fault.BUCKET_WRONG_REGION and REGION.fullmatch(region):
+        return _RegionNamed(reply, region, "" if stranger else f" (the service names {region})")
+    if not stranger and refused.fault in (Fault.WRITE_DENIED, Fault.DELETE_DENIED):
         refused.detail = next((f" ({meaning})" for sign, meaning in _POLICIES if sign in reply.message), "")
     return refused
 
@@ -279,9 +357,9 @@ class S3Provider:
         botocore_session.register_component("credential_provider", AioCredentialResolver([_OnlyTaskCredentials()]))
         self._aioboto3 = aioboto3.Session(botocore_session=botocore_session)
 
-    def needs_locating(self, spec: Spec) -> bool:
-        """Amazon S3 is not told the region; it is asked once for each bucket and remembered."""
-        return spec.type == "s3" and spec.bucket not in self._regions
+    def needs_locating(self, spec: Spec, found: Found) -> bool:
+        """Amazon S3 is not told the region; it is asked once for each bucket, and again where that proves wrong."""
+        return spec.type == "s3" and not found.region and spec.bucket not in self._regions
 
     def host(self, spec: Spec) -> str:
         """The host that locates an Amazon bucket, or else the bucket's own."""
@@ -289,20 +367,31 @@ class S3Provider:
         endpoint = access.endpoint or self._endpoint(spec) or _AWS_LOCATOR
         return _Place(endpoint, "", access.addressing if access.endpoint else "path").host(spec.bucket)
 
-    async def open(self, spec: Spec) -> S3Bucket:
+    async def open(self, spec: Spec, found: Found) -> S3Bucket:
+        access: S3Access = spec.s3_access()  # type: ignore[attr-defined]
+        asked = self.needs_locating(spec, found)
+        bucket = S3Bucket(access, spec.bucket, self._client, None if asked else partial(self._anew, spec))
+        await bucket.go(await self._place(spec, found))
+        return bucket
+
+    async def _place(self, spec: Spec, found: Found) -> _Place:
+        """Where to call first: what the parameters say, else what was found, else a guess or what S3 says."""
         access: S3Access = spec.s3_access()  # type: ignore[attr-defined]
         own = self._endpoint(spec)
-        found = None if access.region else await self._region(spec.bucket)
-        place = _Place(
-            endpoint=access.endpoint or own,
-            region=access.region or found or "",
-            addressing="path" if own else access.addressing,
-        )
-        return S3Bucket(await self._client(place), access, spec.bucket, place, found)
+        region = access.region
+        if region is None:
+            region = self._regions.get(spec.bucket) or found.region or await self._located(spec.bucket)
+        elif "region" in access.assumed:
+            region = found.region or region
+        addressing: str = "path" if own else access.addressing
+        if "addressing" in access.assumed:
+            addressing = found.addressing or addressing
+        return _Place(access.endpoint or own, region, addressing)
 
-    def forget(self, spec: Spec) -> None:
-        """Look the bucket's region up again next time: what was remembered proved wrong."""
+    async def _anew(self, spec: Spec) -> _Place:
+        """As if nothing were known: a bucket that was deleted may have been made again in another region."""
         self._regions.pop(spec.bucket, None)
+        return await self._place(spec, NOTHING_FOUND)
 
     async def warm_up(self) -> None:
         """Load the service model, which blocks for a tenth of a second, before the first job needs it."""
@@ -311,13 +400,11 @@ class S3Provider:
     def _endpoint(self, spec: Spec) -> str | None:
         return {"s3": self._settings.s3_endpoint or None, "gcs": self._settings.gcs_endpoint}.get(spec.type)
 
-    async def _region(self, bucket: str) -> str:
+    async def _located(self, bucket: str) -> str:
         """The bucket's region, from one unsigned HEAD: S3 names it in a header whatever the status is.
 
         https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadBucket.html
         """
-        if region := self._regions.get(bucket):
-            return region
         url = f"{self._settings.s3_endpoint or _AWS_LOCATOR}/{bucket}"
         try:
             async with self._session.head(url) as answer:
@@ -332,7 +419,7 @@ class S3Provider:
             raise Refused(Fault.BUCKET_NOT_FOUND, reply)
         if status >= 500:
             raise FAULTS.refused(Reply(status), Step.LOCATE)
-        if not _REGION.fullmatch(region):
+        if not REGION.fullmatch(region):
             region = "us-east-1"
         self._regions[bucket] = region
         if len(self._regions) > REGIONS_KEPT:

@@ -126,7 +126,8 @@ def _is_secret(annotation: object) -> bool:
 
 
 class S3Access(BaseModel):
-    """How an S3 dialect is spoken with one destination; `endpoint` and `region` are None where they must be found."""
+    """How an S3 dialect is spoken with one destination; `endpoint` and `region` are None where they must be found.
+    `assumed` says which of the others are a first guess, which the service may correct."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -135,3 +136,4 @@ class S3Access(BaseModel):
     endpoint: str | None
     region: str | None
     addressing: Literal["auto", "path", "virtual"]
+    assumed: frozenset[Literal["region", "addressing"]] = frozenset()

@@ -11,20 +11,22 @@ from app.domain.specs.base import Credential, Name, PathPrefix, S3Access, Spec, 
 from app.domain.specs.s3 import plain_bucket
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
-_REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+REGION = re.compile(r"(?!\d+$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?|[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _IPV4 = re.compile(r"((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(?!$)|$)){4}")
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|\d+)")
 
 # Hosts that carry their region, by the services' own documentation of their endpoints.
 _REGION_IN_HOST = (
+    re.compile(r"(?P<region>[a-z0-9-]+)\.digitaloceanspaces\.com"),
     re.compile(r"s3\.(?P<region>[a-z0-9-]+)\.backblazeb2\.com"),
     re.compile(r"s3\.(?P<region>[a-z0-9-]+)\.wasabisys\.com"),
     re.compile(r"s3\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?"),
     re.compile(r"(s3\.)?oss-(?P<region>[a-z0-9-]+)\.aliyuncs\.com"),
+    re.compile(r"cos\.(?P<region>[a-z0-9-]+)\.(myqcloud\.com|tencentcos\.cn)"),
 )
 _REGION_AUTO = (".r2.cloudflarestorage.com", "storage.googleapis.com")
-_VIRTUAL_ONLY = (".aliyuncs.com", ".myqcloud.com")
+_VIRTUAL_ONLY = (".aliyuncs.com", ".myqcloud.com", ".tencentcos.cn")
 
 
 def _bucket(name: str) -> str:
@@ -35,7 +37,7 @@ def _bucket(name: str) -> str:
 
 
 def _region(name: str) -> str:
-    if not _REGION.fullmatch(name):
+    if not REGION.fullmatch(name):
         refuse("must be a region's name such as eu-west-1, us-east-1 or auto")
     return name
 
@@ -126,10 +128,10 @@ class S3CompatibleSpec(Spec):
     ) = None
 
     def s3_access(self) -> S3Access:
-        """A bucket that was pasted into the endpoint is taken out of it; the region and the addressing come from
-        the host where its service documents them, else path style and us-east-1."""
+        """A bucket that was pasted into the endpoint is taken out of it; the region and the addressing are guessed
+        from the host where its service documents them, else path style and us-east-1."""
         scheme, _, address = self.s3_endpoint.partition("://")
-        address = address.removeprefix(f"{self.s3_bucket_name}.")
+        address = _without_bucket(address, self.s3_bucket_name)
         host = address.partition(":")[0]
         return S3Access(
             access_key=self.s3_access_key_id,
@@ -137,11 +139,19 @@ class S3CompatibleSpec(Spec):
             endpoint=f"{scheme}://{address}",
             region=self.s3_region or _region_of(host),
             addressing="virtual" if host.endswith(_VIRTUAL_ONLY) else "path",
+            assumed=frozenset({"addressing"} if self.s3_region else {"addressing", "region"}),
         )
+
+
+def _without_bucket(address: str, bucket: str) -> str:
+    """What remains is a service's own name only if that has three parts: data.example.com may well have a bucket
+    that is called data."""
+    rest = address.removeprefix(f"{bucket}.")
+    return rest if rest.count(".") > 1 else address
 
 
 def _region_of(host: str) -> str:
     for pattern in _REGION_IN_HOST:
-        if match := pattern.fullmatch(host):
+        if (match := pattern.fullmatch(host)) and REGION.fullmatch(match["region"]):
             return match["region"]
     return "auto" if host.endswith(_REGION_AUTO) else "us-east-1"
