@@ -202,6 +202,8 @@ ADVICE: dict[Fault, Advice] = {
         by_type={
             "s3": "{bucket} is in another region than the one that was found for it{detail}: check {parameter}, and "
             "try again in a few minutes.",
+            "s3compatible": "{bucket} is in another region than the one that was called: correct {parameter}, or give "
+            "the address of the bucket's own region in s3_endpoint.",
         },
     ),
     Fault.CUSTOM_DOMAIN_REQUIRED: Advice(
@@ -215,8 +217,8 @@ ADVICE: dict[Fault, Advice] = {
         Role.BUCKET,
     ),
     Fault.BUCKET_NAME_NOT_A_HOST: Advice(
-        "{provider} is called under host names that begin with the bucket's, and {bucket} cannot be part of one: give "
-        "a bucket of lower-case letters, digits and hyphens in {parameter}.",
+        "{provider} is called under host names that begin with the {noun}'s, and {bucket} cannot be part of one: give "
+        "a {noun} of lower-case letters, digits and hyphens in {parameter}.",
         Role.BUCKET,
     ),
     Fault.WRITE_DENIED: Advice(
@@ -348,6 +350,8 @@ class DestinationNotFound(DropoffError):
 
 
 class JobNotFound(DropoffError):
+    """There is no job with this id in this account, or it is not remembered any more."""
+
     code = "job_not_found"
 
 

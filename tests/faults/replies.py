@@ -11,7 +11,7 @@ from html import escape
 
 from app.domain.errors import Fault
 from app.domain.verification import Step
-from tests.faults import test_hosts, test_tasks
+from tests.faults import test_compatible, test_hosts, test_tasks
 from tests.servers.odd import STORED
 from tests.unit import test_specs
 from workers.providers import azure, gcs, oss, s3
@@ -244,8 +244,13 @@ ROWS: tuple[Row, ...] = (
     Row("s3compatible", F.THROTTLED, 503, "SlowDown", "Resource requested is unreadable", by_status=True),
     Row("s3compatible", F.PROVIDER_UNAVAILABLE, 500, "InternalError", by_status=True),
     Row("s3compatible", F.PROTOCOL_UNSUPPORTED, 400, "XAmzContentSHA256Mismatch"),  # Ceph
-    Row("s3compatible", F.PROTOCOL_UNSUPPORTED, 403, "SecondLevelDomainForbidden", "The bucket you are attempting to "
-        "access must be addressed using OSS third level domain."),  # Alibaba Cloud
+    # Alibaba Cloud and Tencent Cloud, where the style is not for us to choose; else the other one is tried.
+    Row("s3", F.PROTOCOL_UNSUPPORTED, 403, "SecondLevelDomainForbidden", "The bucket you are attempting to access must "
+        "be addressed using OSS third level domain."),
+    Row("s3", F.PROTOCOL_UNSUPPORTED, 403, "PathStyleDomainForbidden", "The bucket must be addressed using COS "
+        "virtual-styled domain."),
+    Row("s3compatible", F.BUCKET_WRONG_REGION, 400, "InvalidRegion", "Region does not match."),  # MinIO
+    Row("s3compatible", F.BUCKET_WRONG_REGION, 400, "InvalidRegionName", "The region name is not valid."),  # Cloudflare
     Row("s3compatible", F.PROTOCOL_UNSUPPORTED, 400, "InvalidArgument", "aws-chunked encoding is not supported with "
         "the specified x-amz-content-sha256 value."),  # Alibaba Cloud
     Row("s3compatible", F.PROTOCOL_UNSUPPORTED, 400, "InvalidArgument", "Unsupported header "
@@ -451,9 +456,10 @@ LOCAL: dict[Fault, Callable[..., object]] = {
     Fault.INVALID_PARAMETER: test_specs.test_a_malformed_value_is_refused_by_name,
     Fault.TEMPORARY_CREDENTIALS_UNSUPPORTED: test_specs.test_a_malformed_value_is_refused_by_name,
     Fault.UNSUPPORTED_BUCKET_TYPE: test_specs.test_a_malformed_value_is_refused_by_name,
+    Fault.BUCKET_NAME_NOT_A_HOST: test_compatible.test_a_bucket_that_no_host_can_be_named_for_is_told_so,
     Fault.INTERNAL_ERROR: test_tasks.test_a_mistake_of_ours_is_answered_as_one_and_shows_nothing,
 }
-"""The faults that no host causes, and the test of each."""
+"""The faults that no reply by itself causes, and the test of each."""
 
 
 def reached(name: str) -> set[Fault]:

@@ -134,7 +134,7 @@ async def test_a_region_that_was_given_is_taken_as_given(at: Callable[[Service],
     report = await customer.verified(s3_region="eu-test-2")
     assert failed(report) == [("upload", Fault.BUCKET_WRONG_REGION)]
     assert report.parameter == "s3_region"
-    assert "eu-test-1" in report.message
+    assert "eu-test-1" not in report.model_dump_json(), "a host of the customer's choice is not repeated"
     assert customer.service.calls() == ["PUT"]
 
 
@@ -197,6 +197,6 @@ async def test_a_redirect_to_the_endpoint_of_the_buckets_region_is_not_followed(
     customer.service.wrong_region = lambda _: error(301, "PermanentRedirect", x_amz_bucket_region="eu-west-1")
     for found in (NOTHING_FOUND, Found(region="eu-central-1", addressing="path")):
         report = await customer.verified(found)
-        assert failed(report) == [("upload", Fault.REDIRECT_REFUSED)]
-        assert report.parameter == "s3_endpoint"
+        assert failed(report) == [("upload", Fault.BUCKET_WRONG_REGION)]
+        assert "s3_endpoint" in report.message
         assert customer.service.calls() == ["PUT"]

@@ -330,7 +330,9 @@ def _transport(error: BaseException, step: Step, stranger: bool = False) -> Refu
     if code and code[1].decode() in FAULTS.codes:
         request_id = redirect.headers.get("x-amz-request-id", "")
         reply = Reply(redirect.status, code[1].decode(), request_id=request_id)
-        return _told(reply, step, redirect.headers.get("x-amz-bucket-region", ""), stranger)
+        # Where a stranger redirects to another host, it would not be content with another region at this one.
+        region = "" if stranger else redirect.headers.get("x-amz-bucket-region", "")
+        return _told(reply, step, region, stranger)
     return transport_refusal(error) or Refused(Fault.NOT_A_STORAGE_ENDPOINT, unknown_outcome=True)
 
 

@@ -59,15 +59,22 @@ def _described(operation: Operation) -> Schema:
     statuses: dict[int, list[Refusal]] = {}
     for each in _refusals(operation):
         statuses.setdefault(each.answer.status, []).append(each)
-    success = {operation.content_type: {"schema": operation.success}}
     return {
         **described,
         "parameters": parameters,
         "responses": {
-            "200": {"description": "Success.", "headers": _headers(), "content": success},
+            "200": _answered(operation.content_type, operation.success),
             **{str(status): _refused(refusals) for status, refusals in sorted(statuses.items())},
+            **{str(status): _answered(JSON, *other) for status, other in operation.others.items()},
         },
     }
+
+
+def _answered(content_type: str, schema: Schema, example: Schema | None = None) -> Schema:
+    # The head of a stream is sent before there is anything to say about the request.
+    headers = {} if content_type == "text/event-stream" else {"headers": _headers()}
+    shown = {"example": example} if example else {}
+    return {"description": "An answer.", **headers, "content": {content_type: {"schema": schema, **shown}}}
 
 
 def _refused(refusals: list[Refusal]) -> Schema:

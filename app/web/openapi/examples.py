@@ -13,7 +13,7 @@ from app.domain.destination import Destination, Named, draft
 from app.domain.errors import ADVICE, DropoffError, Fault, InvalidParameters
 from app.domain.specs import SPECS
 from app.domain.specs.base import Spec
-from app.domain.verification import Outcome, Report, Step, StepReport, VerificationFailed
+from app.domain.verification import Outcome, Report, Step, StepReport, VerificationFailed, advice
 from app.web.destinations import shown
 from app.web.errors import HTTP_FAULTS, broken, refusal, refused
 from app.web.openapi.operations import Schema
@@ -38,7 +38,8 @@ _FAILS_AT = {
 }
 _DETAILS: dict[Fault | None, str] = {
     Fault.TLS_FAILURE: "the certificate has expired",
-    Fault.BUCKET_WRONG_REGION: " (the service names ams3)",
+    Fault.INVALID_PARAMETER: "must be a bucket's name",
+    Fault.TEMPORARY_CREDENTIALS_UNSUPPORTED: "ASIA…",
 }
 
 
@@ -71,19 +72,17 @@ def destination(spec: type[Spec]) -> Schema:
 def report(fault: Fault | None) -> Report:
     """What a verification reports that ends in `fault`, or well."""
     spec = draft(body(SPECS["s3compatible"]), allow_http=False).spec
-    advice, steps = ADVICE[fault] if fault else None, list(Step)
-    parameter = spec.parameter(advice.role) if advice else None
+    steps = list(Step)
     host, key = "ams3.digitaloceanspaces.com", prefix.key(spec.path_prefix, prefix.sample_values(_NOON), _FILE)
-    words = {"host": host, "bucket": spec.bucket, "prefix": spec.path_prefix, "object": key, "provider": spec.provider}
-    text = advice.text if advice else "The test file was uploaded and deleted."
+    message = "The test file was uploaded and deleted."
+    if fault:
+        message = advice(spec, fault, host=host, key=key, seconds=15, detail=_DETAILS.get(fault, ""))
     end = steps.index(_FAILS_AT.get(fault, Step.UPLOAD)) if fault else len(steps)
     return Report(
         ok=fault is None,
         code=fault,
-        message=text.format(
-            parameter=parameter or "the parameters", seconds=15, detail=_DETAILS.get(fault, "…"), **words
-        ),
-        parameter=parameter,
+        message=message,
+        parameter=spec.parameter(ADVICE[fault].role) if fault else None,
         provider=spec.type,
         host=host,
         object=key,

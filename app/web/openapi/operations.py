@@ -1,6 +1,7 @@
 """The table of calls: what each takes, what it answers and in which errors it can end."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.domain.destination import PAGE_SIZE, SortBy
@@ -10,9 +11,13 @@ from app.domain.errors import (
     DestinationLimitReached,
     DestinationNotFound,
     DropoffError,
+    Fault,
+    JobNotFound,
+    TooManyStreams,
     TooManyVerifications,
     VerificationTimedOut,
 )
+from app.domain.job import LIMIT, State
 from app.domain.specs import SPECS
 from app.domain.verification import VerificationFailed
 from app.web.body import JSON
@@ -26,7 +31,8 @@ PAGES = frozenset({"/openapi.json", "/docs", "/docs.css"})
 @dataclass(frozen=True)
 class Operation:
     """One call. `success` is the schema of a 200; `refusals` are the errors that it can end in beside those that every
-    call with a key and every call with a body can; `body` is the name of the body's schema."""
+    call with a key and every call with a body can; `body` is the name of the body's schema; `others` are the schemas of
+    answers that are neither, with an example of each."""
 
     id: str
     method: str
@@ -39,6 +45,7 @@ class Operation:
     needs_body: bool = True
     needs_key: bool = True
     content_type: str = JSON
+    others: Mapping[int, tuple[Schema, Schema]] = field(default_factory=dict)
 
 
 def ref(name: str) -> Schema:
@@ -78,6 +85,18 @@ _LISTING = (
     _query("sort_by", "Oldest first where it is left out.", enum=[SortBy.NAME, SortBy.TYPE]),
     _query("sort_direction", "Ascending where it is left out.", enum=["ascending", "descending"]),
 )
+_JOBS = (
+    _query("state", "Only those that are in this state.", enum=[*State]),
+    _query("type", "Only those of this type.", enum=[*SPECS]),
+    _query("destination", "Only those of the destination with this id.", type="string"),
+    _query("fault", "Only those that failed with this code.", enum=[*Fault]),
+    _query("account", "Only those of the account with this number; a customer has but its own.", type="integer"),
+    _query("search", "Only those whose id, destination or host contains this, in any case.", type="string"),
+    _query("from", "Only those that were submitted at this time or later.", type="string", format="date-time"),
+    _query("to", "Only those that were submitted before this time.", type="string", format="date-time"),
+    _query("limit", "How many at most; 50 where it is left out.", type="integer", minimum=1, maximum=LIMIT),
+    _query("cursor", "The next_cursor of the page before.", type="string"),
+)
 _HELD = (TooManyVerifications, VerificationTimedOut)
 _VERIFYING = (VerificationFailed, *_HELD)
 _REPORT = succeeded({"verification": ref("Report")})
@@ -86,6 +105,16 @@ _PLACES = [
     for name in sorted(frozenset().union(*(spec.parameters() - spec.credentials() for spec in SPECS.values())))
 ]
 """By name, the parameters that are no credentials, and the types that have them."""
+_READINESS = closed(
+    {
+        "status": {"enum": ["ready", "not ready"]},
+        "checks": {
+            "type": "array",
+            "items": closed({"check": {"type": "string"}, "ok": {"type": "boolean"}, "detail": {"type": "string"}}),
+        },
+    },
+    optional=frozenset({"checks"}),
+)
 _CREATE = Operation(
     "create_destination",
     "POST",
@@ -165,11 +194,68 @@ OPERATIONS = (
         ),
     ),
     Operation(
+        "list_jobs",
+        "GET",
+        "/jobs",
+        "What verifications do and have done, newest first; the operator sees those of all accounts.",
+        succeeded(
+            {
+                "jobs": {"type": "array", "items": ref("Job"), "maxItems": LIMIT},
+                "next_cursor": {"type": ["string", "null"], "description": "The cursor of the page after this one."},
+            }
+        ),
+        parameters=_JOBS,
+    ),
+    Operation(
+        "get_job",
+        "GET",
+        "/jobs/{id}",
+        "One job, with its timeline and its report.",
+        succeeded({"job": ref("JobRecord")}),
+        (JobNotFound,),
+        ({**_OF_ID[0], "description": "The job's id.", "schema": {"type": "string"}},),
+    ),
+    Operation(
+        "follow_jobs",
+        "GET",
+        "/jobs/stream",
+        "Jobs as they change, without an end, as server-sent events: `job`, and `gap` where some are kept no more.",
+        {"type": "string"},
+        (TooManyStreams,),
+        (
+            _query("last_event_id", "The id of the last event that was seen, to go on after it.", type="string"),
+            {
+                "name": "Last-Event-ID",
+                "in": "header",
+                "description": "The same, as browsers send it.",
+                "schema": {"type": "string", "pattern": "^[0-9]{1,13}-[0-9]{1,6}$"},
+            },
+        ),
+        content_type="text/event-stream",
+    ),
+    Operation(
         "health",
         "GET",
         "/healthz",
         "Whether this process is there.",
         closed({"status": {"const": "ok"}}),
         needs_key=False,
+    ),
+    Operation(
+        "readiness",
+        "GET",
+        "/readyz",
+        "Whether the database, Redis and a worker are there; what is wrong is told to the operator.",
+        _READINESS,
+        needs_key=False,
+        others={503: (_READINESS, {"status": "not ready"})},
+    ),
+    Operation(
+        "metrics",
+        "GET",
+        "/metrics",
+        "What this process has counted, for Prometheus; with the operator's key.",
+        {"type": "string"},
+        content_type="text/plain",
     ),
 )

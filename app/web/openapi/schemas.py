@@ -6,6 +6,8 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from app.domain.destination import Named
+from app.domain.errors import Fault
+from app.domain.job import State
 from app.domain.specs import SPECS
 from app.domain.specs.base import Spec
 from app.domain.verification import Report
@@ -14,6 +16,8 @@ from app.web.openapi.operations import ID, Schema, closed, ref
 
 _TEXT = {"type": "string", "minLength": 1}
 _TIME = {"type": "string", "format": "date-time"}
+_NULL = {"type": "null"}
+_OPERATORS = frozenset({"account_name"})
 
 
 def schemas() -> Schema:
@@ -28,11 +32,33 @@ def schemas() -> Schema:
         "job": {**_TEXT, "description": "The id of the verification that came to no verdict."},
         "object": {**_TEXT, "description": "The key of its test file, which may have been left behind."},
     }
+    text = {"type": ["string", "null"]}
+    number = {"type": ["integer", "null"]}
+    job = {
+        "id": _TEXT,
+        "account": {"type": "integer"},
+        "account_name": {**text, "description": "For the operator."},
+        "destination": {**text, "description": "Null where there is none, or none yet."},
+        "type": {"enum": [*SPECS]},
+        "host": text,
+        "state": {"enum": [*State]},
+        "fault": {"enum": [*Fault, None]},
+        "attempt": number,
+        "worker": text,
+        "submitted_at": _TIME,
+        "changed_at": _TIME,
+    }
+    moment = closed({"state": {"enum": [*State]}, "at": _TIME, "attempt": number, "worker": text})
     named = {
         "Create": _by_type("Create"),
         "Update": {"anyOf": [ref(f"{_name(spec)}Update") for spec in SPECS.values()]},
         "Destination": _by_type("Destination"),
         "Nothing": closed({}),
+        "Job": closed(job, optional=_OPERATORS),
+        "JobRecord": closed(
+            {**job, "timeline": {"type": "array", "items": moment}, "report": {"anyOf": [ref("Report"), _NULL]}},
+            optional=_OPERATORS,
+        ),
         "Refused": closed(
             {"request_info": closed({"success": {"const": False}, "message": _TEXT}), "error": ref("Error")}
         ),
