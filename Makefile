@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 AZURITE := tests/servers/azurite
 
-.PHONY: demo check test format clean
+.PHONY: demo check test chromium format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python -m demo
@@ -17,11 +17,15 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/pytest --collect-only --quiet
 
-test: $(VENV)/.dev $(AZURITE)/node_modules/.installed
+test: chromium $(VENV)/.dev $(AZURITE)/node_modules/.installed
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# The one thing that is no package of Python's: it belongs to the machine, so it is not installed behind its back.
+chromium:
+	@command -v chromium >/dev/null || { echo "The browser tests need Chromium: apt-get install chromium" >&2; exit 1; }
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -34,7 +34,8 @@ STREAM_LENGTH = 10_000
 TIMELINE_BYTES = 2048
 REPORT_BYTES = 8192
 PENDING = 10_000
-BATCH = 200
+BATCH = 100
+_UNCOUNTED = (State.RUNNING, State.UPLOADING, State.DELETING)
 # What is noted within this time is written in one round trip.
 GATHER_SECONDS = 0.05
 
@@ -52,35 +53,41 @@ local function show(job)
   redis.call('XADD', stream, 'MAXLEN', '~', limits.stream, '*', 'job', cjson.encode(row))
 end
 
-local function list(note)
-  if redis.call('ZADD', all, 'NX', note.submitted, note.id) == 1 then
-    redis.call('ZADD', note.own, note.submitted, note.id)
-    redis.call('ZREMRANGEBYSCORE', note.own, '-inf', limits.oldest)
-    redis.call('EXPIRE', note.own, limits.seconds)
-  end
+local function begin(job, note)
+  redis.call('HSET', job, unpack(note.is))
+  redis.call('EXPIRE', job, limits.seconds)
+  redis.call('ZADD', all, note.submitted, note.id)
+  redis.call('ZADD', note.own, note.submitted, note.id)
+  redis.call('ZREMRANGEBYSCORE', note.own, '-inf', limits.oldest)
+  redis.call('EXPIRE', note.own, limits.seconds)
 end
 
-local function write(job, note)
-  local was, timeline = unpack(redis.call('HMGET', job, 'rank', 'timeline'))
-  was, timeline = tonumber(was or -1), timeline and timeline .. ',' or ''
-  redis.call('HSET', job, unpack(note.always))
-  if #timeline < limits.timeline then redis.call('HSET', job, 'timeline', timeline .. note.line) end
-  if note.rank > was then redis.call('HSET', job, 'rank', note.rank, unpack(note.fields)) end
-  redis.call('EXPIRE', job, limits.seconds)
-  if was < limits.ended and #note.counts > 0 then
+local function enter(job, note, was, timeline)
+  if not timeline then
+    timeline = note.line
+  elseif #timeline < limits.timeline then
+    timeline = timeline .. ',' .. note.line
+  end
+  if note.rank > was then
+    redis.call('HSET', job, 'timeline', timeline, 'rank', note.rank, unpack(note.fields))
+  else
+    redis.call('HSET', job, 'timeline', timeline)
+  end
+  if was < limits.ended and note.counts then
     for _, name in ipairs(note.counts) do redis.call('HINCRBY', note.minute, name, 1) end
     redis.call('EXPIRE', note.minute, limits.minutes)
   end
-  list(note)
 end
 
 for _, note in ipairs(cjson.decode(ARGV[1])) do
   local job = 'dropoff:job:' .. note.id
-  if note.rank then
-    write(job, note)
+  local was, timeline = unpack(redis.call('HMGET', job, 'rank', 'timeline'))
+  if note.destination and was then
+    redis.call('HSET', job, 'destination', note.destination)
     show(job)
-  elseif redis.call('EXISTS', job) == 1 then
-    redis.call('HSET', job, unpack(note.always))
+  elseif was or note.is then
+    if not was then begin(job, note) end
+    enter(job, note, tonumber(was or -1), timeline)
     show(job)
   end
 end
@@ -127,7 +134,7 @@ class Board:
         self._kept = settings.board_jobs
         self._hold = settings.hold_seconds
         self._worker = worker
-        self._pending: deque[dict[str, Any]] = deque(maxlen=PENDING)
+        self._pending: deque[str] = deque(maxlen=PENDING)
         self._news = asyncio.Event()
         self._closing = False
         self._dropped = 0
@@ -136,38 +143,39 @@ class Board:
     def note(self, job: Job, state: State, *, attempt: int = 0, host: str = "", report: Report | None = None) -> None:
         """`job` is in `state` from now on; a verdict comes with its report."""
         at = job.submitted if state is State.QUEUED else time.time()
-        kind = job.spec["type"].get_secret_value()
-        who = {"attempt": str(attempt), "worker": self._worker} if attempt else {}
-        fields = {"state": state.value, "changed": _micros(at), **who}
-        counts = [f"{kind}:{state}"] if state in (State.QUEUED, State.EXPIRED, State.LOST) else []
+        note: dict[str, Any] = {
+            "id": job.id, "rank": rank(state, attempt), "fields": ["state", state, "changed", _micros(at)],
+            "line": f'{{"state":"{state}","at":{_micros(at)}}}',
+        }  # fmt: skip
+        if attempt:
+            note["fields"] += ["attempt", str(attempt), "worker", self._worker]
+            note["line"] = note["line"][:-1] + f',"attempt":{attempt},"worker":{json.dumps(self._worker)}}}'
+        if host:
+            note["fields"] += ["host", host]
         if report:
-            fields["host"] = report.host
-            fields |= {"fault": report.code.value} if report.code else {}
-            text = report.model_dump_json(exclude_none=True)
-            fields |= {"report": text} if len(text) <= REPORT_BYTES else {}
-            bucket = bisect.bisect_left(BUCKETS, (at - job.submitted) * 1000, hi=len(BUCKETS) - 1)
-            counts = [f"{kind}:{state}" + (f":{report.code}" if report.code else ""), f"{kind}:ms:{BUCKETS[bucket]}"]
-        elif host:
-            fields["host"] = host
-        always = {"id": job.id, "account": str(job.account), "type": kind, "submitted": _micros(job.submitted)}
-        always["deadline"] = _micros(job.submitted + self._hold)
-        if job.destination:
-            always["destination"] = job.destination
-        self._take(
-            {
-                "id": job.id, "rank": rank(state, attempt), "submitted": always["submitted"],
-                "own": account_key(job.account), "always": _flat(always), "fields": _flat(fields), "counts": counts,
-                "line": json.dumps({"state": state, "at": _micros(at), **who}), "minute": minute_key(int(at // 60)),
-            }
-        )  # fmt: skip
+            note["fields"] += _verdict(report)
+        if state not in (State.UPLOADING, State.DELETING):
+            # Nobody notes these two first, and who notes them wastes no time.
+            note |= self._identity(job)
+        if state not in _UNCOUNTED:
+            note |= {"counts": _counts(job, state, report, at), "minute": minute_key(int(at // 60))}
+        self._take(note)
+
+    def _identity(self, job: Job) -> dict[str, Any]:
+        submitted = _micros(job.submitted)
+        known = ["id", job.id, "account", str(job.account), "type", job.kind, "submitted", submitted]
+        known += ["deadline", _micros(job.submitted + self._hold)]
+        known += ["destination", job.destination] if job.destination else []
+        return {"is": known, "own": account_key(job.account), "submitted": submitted}
 
     def stored(self, job: str, destination: str) -> None:
         """What `job` verified is stored as `destination`."""
-        self._take({"id": job, "always": ["destination", destination]})
+        self._take({"id": job, "destination": destination})
 
     def _take(self, note: dict[str, Any]) -> None:
         self._dropped += len(self._pending) == PENDING
-        self._pending.append(note)
+        # Text, since many objects that live for a moment keep the garbage collector busy.
+        self._pending.append(json.dumps(note))
         self._news.set()
 
     @contextlib.asynccontextmanager
@@ -201,7 +209,7 @@ class Board:
             "shown": SHOWN,
         }  # fmt: skip
         try:
-            await self._write(keys=[STREAM, ALL], args=[json.dumps(batch), json.dumps(limits)])
+            await self._write(keys=[STREAM, ALL], args=[f"[{','.join(batch)}]", json.dumps(limits)])
         except (redis.exceptions.RedisError, OSError) as error:
             self._dropped += len(batch)
             if not self._failing:
@@ -217,5 +225,16 @@ def _micros(seconds: float) -> str:
     return str(round(seconds * 1e6))
 
 
-def _flat(fields: dict[str, str]) -> list[str]:
-    return [part for pair in fields.items() for part in pair]
+def _verdict(report: Report) -> list[str]:
+    fields = ["host", report.host]
+    fields += ["fault", report.code] if report.code else []
+    text = report.model_dump_json(exclude_none=True)
+    return [*fields, "report", text] if len(text.encode()) <= REPORT_BYTES else fields
+
+
+def _counts(job: Job, state: State, report: Report | None, at: float) -> list[str]:
+    """What is counted in the minute in which `job` got into `state`."""
+    if not report:
+        return [f"{job.kind}:{state}"]
+    bucket = BUCKETS[bisect.bisect_left(BUCKETS, (at - job.submitted) * 1000, hi=len(BUCKETS) - 1)]
+    return [f"{job.kind}:{state}:{report.code}" if report.code else f"{job.kind}:{state}", f"{job.kind}:ms:{bucket}"]

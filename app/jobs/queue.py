@@ -31,6 +31,8 @@ log = structlog.get_logger()
 
 TASK = "dropoff.verify"
 QUEUE = "dropoff"
+HELD = "dropoff:held"
+"""The jobs that requests are held for, on all processes together, by the time after which nobody waits any more."""
 
 # A Redis that is frozen or cut off must fail a publication before a client's patience ends.
 CALL_SOCKET_SECONDS = 1.5
@@ -44,13 +46,15 @@ _NO_WORKER = "No worker was free to verify the destination: nothing was created 
 _TOO_SLOW = "The verification was started and did not end in time: nothing was created or changed."
 _FULL = "This process holds as many requests as it may: nothing was created or changed, try again shortly."
 
-# Takes a place among those of an account, of which there are ARGV[1], up to the time ARGV[4]; what a dead process
-# took is over by then. One script, so that two requests cannot take the last place.
+# Takes a place among those of an account, of which there are ARGV[1], and among all that are held, up to the time
+# ARGV[4]; what a dead process took is over by then. One script, so that two requests cannot take the last place.
 _TAKE_PLACE = """
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
+for _, key in ipairs(KEYS) do redis.call('ZREMRANGEBYSCORE', key, '-inf', ARGV[3]) end
 if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[1]) then return 0 end
-redis.call('ZADD', KEYS[1], ARGV[4], ARGV[2])
-redis.call('EXPIREAT', KEYS[1], math.ceil(ARGV[4]))
+for _, key in ipairs(KEYS) do
+  redis.call('ZADD', key, ARGV[4], ARGV[2])
+  redis.call('EXPIREAT', key, math.ceil(ARGV[4]))
+end
 return 1
 """
 
@@ -73,6 +77,11 @@ class Job(BaseModel):
     start_by: float
     found: Found = NOTHING_FOUND
     traceparent: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The type of the destination."""
+        return self.spec["type"].get_secret_value()
 
     def content(self) -> dict[str, Any]:
         """The job with its credentials in the clear, to be sealed at once."""
@@ -197,7 +206,7 @@ class Queue:
         name = f"dropoff:underway:{account}"
         limit, until = self._settings.account_verifications, now + self._settings.hold_seconds
         try:
-            taken: Any = self._redis.eval(_TAKE_PLACE, 1, name, str(limit), job, str(now), str(until))
+            taken: Any = self._redis.eval(_TAKE_PLACE, 2, name, HELD, str(limit), job, str(now), str(until))
             if not await taken:
                 raise TooManyVerifications(
                     f"This account has {limit} verifications under way, which is as many as it may have: nothing was "
@@ -209,7 +218,10 @@ class Queue:
             yield
         finally:
             with contextlib.suppress(redis.exceptions.RedisError, OSError):
-                await self._redis.zrem(name, job)
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    pipe.zrem(name, job)
+                    pipe.zrem(HELD, job)
+                    await pipe.execute()
 
     async def _publish(self, job: Job) -> None:
         """Celery's call blocks, so it is made in a thread, and waited for only so long."""

@@ -1,11 +1,13 @@
-"""Signs of life: what each worker says of itself every few seconds, and how many jobs wait for one."""
+"""Signs of life: what each worker says of itself every few seconds, and how many jobs and requests wait."""
 
+import json
 import time
 
 from pydantic import BaseModel, ConfigDict
 from redis.asyncio import Redis
 
-from app.jobs.queue import QUEUE
+from app.jobs.board import job_key
+from app.jobs.queue import HELD, QUEUE
 
 EVERY_SECONDS = 5.0
 ALIVE_SECONDS = 15.0
@@ -56,6 +58,19 @@ class Signs:
     async def waiting(self) -> int:
         """How many jobs no worker has taken yet."""
         return await self._redis.llen(QUEUE)
+
+    async def held(self) -> int:
+        """How many requests are held, on all processes together."""
+        return await self._redis.zcount(HELD, time.time(), "+inf")
+
+    async def oldest(self) -> float | None:
+        """When the job was submitted that has waited for the longest, in seconds since the epoch; None where none
+        waits or nothing is known of it."""
+        # Celery puts messages in at the left and takes them out at the right.
+        message = await self._redis.lindex(QUEUE, -1)
+        job = json.loads(message)["headers"]["id"] if message else ""
+        submitted = await self._redis.hget(job_key(job), "submitted")
+        return int(submitted) / 1e6 if submitted else None
 
 
 def _key(worker: str) -> str:

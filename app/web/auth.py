@@ -1,6 +1,7 @@
 """Who calls: the account that the request's key opens, or the operator."""
 
 import hmac
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +13,11 @@ from app.domain.errors import InvalidRequest, Unauthorized
 _MESSAGE = (
     "No account has this API key: send a valid one as Authorization: Bearer KEY, or as api_key on the query string."
 )
+
+
+SESSION = "dropoff_operator"
+"""The cookie of an operator who has signed in to the dashboard."""
+SESSION_SECONDS = 12 * 3600
 
 
 class KnowsKeys(Protocol):
@@ -50,16 +56,44 @@ def is_operator(key: str, operator: SecretStr) -> bool:
     return bool(known) and hmac.compare_digest(key.encode(errors="surrogatepass"), known)
 
 
+def new_session(operator: SecretStr) -> str:
+    """What opens for SESSION_SECONDS what the operator may look at. Any process can tell that it was made with the
+    key, which cannot be read out of it; another key ends it."""
+    until = str(round(time.time()) + SESSION_SECONDS)
+    return f"{until}.{_signature(until, operator)}"
+
+
+def _signature(until: str, operator: SecretStr) -> str:
+    return hmac.digest(operator.get_secret_value().encode(), f"{SESSION} {until}".encode(), "sha256").hex()
+
+
+def has_session(request: web.Request, operator: SecretStr) -> bool:
+    """Whether the request has a session that was made with the operator's key and is not over."""
+    until, _, signature = request.cookies.get(SESSION, "").partition(".")
+    known = bool(operator.get_secret_value()) and hmac.compare_digest(
+        signature.encode(errors="surrogatepass"), _signature(until, operator).encode()
+    )
+    return known and int(until) > time.time()
+
+
+def operator_calls(request: web.Request, operator: SecretStr) -> bool:
+    """Whether the operator calls: by the key, or by the session of the dashboard where nothing but that is sent. A
+    browser sends the session by itself, so it is good for looking only."""
+    if key := key_of(request):
+        return is_operator(key, operator)
+    return request.method in ("GET", "HEAD") and has_session(request, operator)
+
+
 async def caller_of(request: web.Request, keys: KnowsKeys, operator: SecretStr) -> Caller:
     """The account or the operator who calls. Raises Unauthorized as account_of does."""
-    if is_operator(key_of(request), operator):
+    if operator_calls(request, operator):
         return Caller(None)
     return Caller(await account_of(request, keys))
 
 
 def require_operator(request: web.Request, operator: SecretStr) -> None:
     """Raises Unauthorized unless the operator calls."""
-    if not is_operator(key_of(request), operator):
+    if not operator_calls(request, operator):
         raise Unauthorized("This is for the operator: send DROPOFF_OPERATOR_KEY as Authorization: Bearer KEY.")
 
 

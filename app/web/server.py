@@ -24,6 +24,7 @@ from app.store.engine import open_engine, require_schema
 from app.store.repository import Repository
 from app.store.sealing import Sealer
 from app.web.body import BODY_LIMIT
+from app.web.dashboard import DashboardHandlers
 from app.web.destinations import DestinationHandlers
 from app.web.errors import envelope
 from app.web.health import HealthHandlers
@@ -78,9 +79,11 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
         app.add_routes(DestinationHandlers(destinations, repository, idempotency).routes())
         feed = Feed(reading)
         app.on_shutdown.append(feed.end)
-        app.add_routes(JobHandlers(History(redis), feed, repository, settings.operator_key).routes())
+        history, signs = History(redis), Signs(redis)
+        app.add_routes(JobHandlers(history, feed, repository, settings.operator_key).routes())
         app.add_routes(HealthHandlers(Health(engine, redis), settings.operator_key).routes())
-        app.router.add_get("/metrics", MetricsHandler(Signs(redis), settings.operator_key).get)
+        app.router.add_get("/metrics", MetricsHandler(signs, settings.operator_key).get)
+        app.add_routes(DashboardHandlers(history, signs, settings.operator_key).routes())
         app.add_routes(page.routes())
         yield app
 

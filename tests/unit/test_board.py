@@ -79,6 +79,7 @@ async def test_a_job_is_followed_from_the_queue_to_its_verdict(redis: Redis, set
     record = await History(redis).get(of.id, ACCOUNT)
     assert [each.state for each in record.timeline] == ["queued", "running", "uploading", "deleting", "succeeded"]
     assert [each.worker for each in record.timeline] == [None, *["dropoff-1@here"] * 4]
+    assert [each.attempt for each in record.timeline] == [None, 1, 1, 1, 1]
     entry = record.entry
     assert (entry.state, entry.attempt, entry.worker, entry.fault) == ("succeeded", 1, "dropoff-1@here", None)
     assert (entry.account, entry.type, entry.host, entry.destination) == (ACCOUNT, "s3", "b.example", "0123456789AB")
@@ -102,8 +103,8 @@ ONE, TWO = {"attempt": 1}, {"attempt": 2}
     ("notes", "state"),
     [
         ([(State.RUNNING, ONE), (State.QUEUED, {})], State.RUNNING),
-        ([(State.DELETING, ONE), (State.UPLOADING, ONE)], State.DELETING),
-        ([(State.DELETING, ONE), (State.RUNNING, TWO)], State.RUNNING),
+        ([(State.RUNNING, ONE), (State.DELETING, ONE), (State.UPLOADING, ONE)], State.DELETING),
+        ([(State.RUNNING, ONE), (State.DELETING, ONE), (State.RUNNING, TWO)], State.RUNNING),
         ([(State.RUNNING, TWO), (State.DELETING, ONE)], State.RUNNING),
         ([(State.LOST, {}), (State.UPLOADING, TWO)], State.LOST),
         ([(State.LOST, {}), (State.EXPIRED, {})], State.LOST),
@@ -221,7 +222,6 @@ async def test_a_flood_of_jobs_leaves_what_is_kept_and_no_more(redis: Redis, set
     assert sum([await redis.zcard(account_key(n)) for n in range(40)]) == settings.board_jobs
     assert len(await redis.keys(job_key("*"))) == settings.board_jobs
     assert STREAM_LENGTH <= await redis.xlen(STREAM) < STREAM_LENGTH * 1.1
-    print(f"{used / settings.board_jobs:.0f} bytes a job, {await redis.memory_usage(STREAM)} the stream")
     assert used < settings.board_jobs * 4096 + 16 * 1024 * 1024
     assert all([await redis.ttl(key) > 0 for key in await redis.keys()])
 
@@ -242,7 +242,6 @@ async def test_the_largest_job_that_there_can_be_stays_under_the_bound(redis: Re
     assert without.report is None, "a report that is longer is not kept"
     index = (await redis.memory_usage(ALL) + await redis.memory_usage(account_key(ACCOUNT))) / 2
     size = await redis.memory_usage(job_key(of.id), samples=0) + index
-    print(size, await redis.hstrlen(job_key(of.id), "timeline"))
     assert size < 12 * 1024
 
 

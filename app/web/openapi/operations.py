@@ -24,8 +24,13 @@ from app.web.body import JSON
 
 Schema = dict[str, Any]
 
-PAGES = frozenset({"/openapi.json", "/docs", "/docs.css"})
-"""What is served and is no call: the documentation itself."""
+PAGES = frozenset(
+    {
+        *("/openapi.json", "/docs", "/docs.css", "/dashboard", "/dashboard/overview", "/dashboard/{name}"),
+        *("/dashboard/session", "/dashboard/session/end"),
+    }
+)
+"""What is served and is no call: the documentation itself, and the dashboard with what its page asks for."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,70 @@
+"""A deployment that has had a busy hour, and a real Chromium that looks at it."""
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, async_playwright
+from pydantic import SecretStr
+
+from app.settings import Settings
+from tests.browser.hour import Hour
+from tests.browser.viewing import Viewer
+from tests.stack import Api, Deployment
+
+OPERATOR = "the-key-of-the-operator"
+OPTIONS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="package")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Two front ends and a worker; the dashboard is looked at on the first one."""
+    with Deployment(
+        tmp_path_factory.mktemp("dashboard"), apis=2, verify_seconds="4", hold_seconds="10", allow_http="1",
+        egress_allow="127.0.0.0/8", operator_key=OPERATOR,
+    ) as running:  # fmt: skip
+        yield running
+
+
+@pytest.fixture(scope="package")
+def customer(deployment: Deployment) -> Api:
+    """A customer who calls the second front end."""
+    return Api(deployment.urls[1], deployment.client("northwind").key)
+
+
+@pytest.fixture(scope="package")
+async def hour(deployment: Deployment, customer: Api) -> None:
+    accounts = (customer, deployment.client("contoso"), deployment.client("fabrikam"))
+    settings = Settings(redis_url=SecretStr(deployment.redis_url))
+    await Hour(tuple(range(1, len(accounts) + 1))).write(settings)
+
+
+@pytest.fixture(scope="package")
+async def chromium() -> AsyncIterator[Browser]:
+    path = shutil.which("chromium")
+    assert path, "These tests need Chromium: apt-get install chromium."
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=OPTIONS)
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture(scope="package")
+def screenshots() -> Path:
+    """Where a picture of each view is kept."""
+    folder = Path(__file__).parents[2] / "build/screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+async def viewer(chromium: Browser, deployment: Deployment) -> AsyncIterator[Viewer]:
+    """Somebody with a new browser profile, who sees nothing go wrong that the test does not expect."""
+    async with await chromium.new_context(viewport={"width": 1280, "height": 900}) as context:
+        looking = Viewer(await context.new_page(), deployment.url, OPERATOR)
+        yield looking
+        assert looking.complaints == []
