@@ -76,8 +76,9 @@ ADVICE: dict[Fault, Advice] = {
         "{parameter}: the endpoint must be a public https host; this one may not be called.", Role.ENDPOINT
     ),
     Fault.HOST_NOT_FOUND: Advice(
-        "{host} does not resolve: check {parameter} for a typing error. Accounts that can only be reached under "
-        "another name (private endpoints, other clouds or partitions) are not reachable from here.",
+        "{host} does not resolve to a public address: check {parameter} for a typing error. Hosts of a private "
+        "network, and accounts that have another name (private endpoints, other clouds or partitions), are not "
+        "reachable from here.",
         Role.ENDPOINT,
     ),
     Fault.CONNECTION_REFUSED: Advice(

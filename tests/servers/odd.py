@@ -4,10 +4,15 @@ import contextlib
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+ADDRESS = "127.0.0.1"
+"""Where the hosts are; a process on a network of its own puts them elsewhere."""
+
 HTML = b"<!doctype html><title>Welcome</title><p>It works."
+_PAGE = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(HTML)}\r\n\r\n".encode() + HTML
 FOREVER_SECONDS = 60
 
 
@@ -25,10 +30,10 @@ Talk = Callable[[socket.socket, Odd, threading.Event], None]
 
 
 @contextlib.contextmanager
-def _host(talk: Talk) -> Iterator[Odd]:
-    """A host on loopback that does `talk` with each connection, until the block ends."""
-    listening = socket.create_server(("127.0.0.1", 0), backlog=128)
-    odd = Odd(f"http://127.0.0.1:{listening.getsockname()[1]}")
+def _host(talk: Talk, listening: socket.socket | None = None) -> Iterator[Odd]:
+    """A host that does `talk` with each connection, until the block ends."""
+    listening = listening or socket.create_server((ADDRESS, 0), backlog=128)
+    odd = Odd(f"http://{ADDRESS}:{listening.getsockname()[1]}")
     over = threading.Event()
     threads: list[threading.Thread] = []
 
@@ -61,14 +66,26 @@ def _host(talk: Talk) -> Iterator[Odd]:
             assert not thread.is_alive()
 
 
+def canary(port: int) -> contextlib.AbstractContextManager[Odd]:
+    """A web server on `port` of every address that this machine has, of both families."""
+    everywhere = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return _host(_answering(_PAGE), everywhere)
+
+
 def silent() -> contextlib.AbstractContextManager[Odd]:
     """Accepts connections and never answers."""
     return _host(lambda connection, _, over: over.wait(FOREVER_SECONDS) and None)
 
 
 def answering(reply: bytes, **by_method: bytes) -> contextlib.AbstractContextManager[Odd]:
-    """Answers every request with `reply`, a whole HTTP answer, or with its method's own, and keeps the connection."""
+    """Answers every request with `reply`, a whole HTTP answer, or with its method's own, and keeps the connection.
 
+    An empty reply is none: the request stays unanswered.
+    """
+    return _host(_answering(reply, **by_method))
+
+
+def _answering(reply: bytes, **by_method: bytes) -> Talk:
     def talk(connection: socket.socket, odd: Odd, over: threading.Event) -> None:
         for request in _requests(connection, over):
             odd.requests.append(request)
@@ -76,7 +93,7 @@ def answering(reply: bytes, **by_method: bytes) -> contextlib.AbstractContextMan
             said = by_method.get(method, reply)
             connection.sendall(said.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if method == "HEAD" else said)
 
-    return _host(talk)
+    return talk
 
 
 def gated(reply: bytes) -> contextlib.AbstractContextManager[Odd]:
@@ -123,8 +140,7 @@ STORED = b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 0\r\n\r\n'
 
 def html() -> contextlib.AbstractContextManager[Odd]:
     """A web server: 200 and a page, whatever is asked."""
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(HTML)}\r\n\r\n"
-    return answering(head.encode() + HTML)
+    return answering(_PAGE)
 
 
 def redirecting(to: str, status: int = 307) -> contextlib.AbstractContextManager[Odd]:
@@ -149,14 +165,24 @@ def huge(megabytes: int = 300) -> contextlib.AbstractContextManager[Odd]:
 
 def dripping() -> contextlib.AbstractContextManager[Odd]:
     """Sends one byte of a header that never ends, each fifth of a second."""
+    return endless(b"HTTP/1.1 200 OK\r\nX-Endless: ", b"x", every=0.2)
+
+
+def endless(start: bytes, again: bytes = b"", every: float = 0, asked: bool = True) -> (
+    contextlib.AbstractContextManager[Odd]
+):
+    """Says `start` and then `again` and again, `every` so many seconds; with nothing to say again, hangs up.
+
+    It first waits for a request, unless it is not to be `asked`.
+    """
 
     def talk(connection: socket.socket, odd: Odd, over: threading.Event) -> None:
-        odd.requests.append(_request(connection))
-        connection.sendall(b"HTTP/1.1 200 OK\r\nX-Endless: ")
-        for _ in range(FOREVER_SECONDS * 5):
-            if over.wait(0.2):
-                return
-            connection.sendall(b"x")
+        if asked:
+            odd.requests.append(_request(connection))
+        connection.sendall(start)
+        ends = time.monotonic() + FOREVER_SECONDS
+        while again and time.monotonic() < ends and not over.wait(every):
+            connection.sendall(again)
 
     return _host(talk)
 

@@ -30,7 +30,16 @@ from app.domain.specs.base import S3Access, Spec
 from app.domain.verification import Step
 from app.settings import Settings
 from workers.egress import CONNECT_SECONDS, RedirectRefused
-from workers.providers.base import CONTENT_TYPE, FaultTable, Refused, Reply, Uploaded, transport_refusal
+from workers.providers.base import (
+    CONTENT_TYPE,
+    STUMBLES,
+    FaultTable,
+    Refused,
+    Reply,
+    Uploaded,
+    stumbled,
+    transport_refusal,
+)
 
 # From S3's list of error codes and the services named in the comments.
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
@@ -194,6 +203,8 @@ class S3Bucket:
             raise Refused(Fault.NOT_A_STORAGE_ENDPOINT, unknown_outcome=True) from None
         except (BotoCoreError, aiohttp.ClientError, OSError) as error:
             raise _transport(error) from None
+        except STUMBLES as error:
+            raise stumbled(error) from None
         finally:
             _credentials.reset(token)
 

@@ -1,6 +1,7 @@
 """S3-compatible storage: what a customer gives for `type=s3compatible`, and what its host name tells."""
 
 import re
+from ipaddress import IPv6Address
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -42,8 +43,11 @@ def _region(name: str) -> str:
 
 def _host(host: str) -> str:
     """`host` in its one spelling (IDNA, lower case, no trailing dot), or a refusal."""
-    if host.startswith("[") or ":" in host:
-        return host.lower()
+    if ":" in host and "%" not in host:
+        try:
+            return str(IPv6Address(host))
+        except ValueError:
+            refuse("is not an address: write it like https://ams3.digitaloceanspaces.com")
     try:
         ascii_host = host.removesuffix(".").encode("idna").decode().lower()
     except UnicodeError:
@@ -114,7 +118,8 @@ class S3CompatibleSpec(Spec):
         """A bucket that was pasted into the endpoint is taken out of it; the region and the addressing come from
         the host where its service documents them, else path style and us-east-1."""
         scheme, _, address = self.s3_endpoint.partition("://")
-        address = address.removeprefix(f"{self.s3_bucket_name}.")
+        if not _IPV4.fullmatch(address.partition(":")[0]):
+            address = address.removeprefix(f"{self.s3_bucket_name}.")
         host = address.partition(":")[0]
         return S3Access(
             access_key=self.s3_access_key_id,
