@@ -305,8 +305,7 @@ async def guarded_session(guard: Guard) -> AsyncIterator[aiohttp.ClientSession]:
         keepalive_timeout=15,
         use_dns_cache=False,
     )
-    handler: partial[ResponseHandler] = partial(_CappedHandler, loop=asyncio.get_running_loop())
-    connector._factory = handler
+    connector._factory = partial(_CappedHandler, loop=asyncio.get_running_loop())  # type: ignore[assignment]
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
     jar: AbstractCookieJar = aiohttp.DummyCookieJar()
     async with aiohttp.ClientSession(

@@ -20,7 +20,7 @@ from pathlib import Path
 from app.domain.errors import InvalidParameters, ParameterFault
 from app.domain.specs.base import Spec
 from app.domain.verification import Report
-from tests.faults.verifying import BODIES, KEY, WITHIN, providers, spec_of
+from tests.faults.verifying import KEY, WITHIN, providers, spec_of
 from tests.servers import odd
 from tests.servers.dns import Answers, Dns, dns
 from tests.servers.odd import Odd
@@ -43,13 +43,14 @@ Host = Callable[[], contextlib.AbstractContextManager[Odd]]
 
 @dataclass(frozen=True)
 class Attempt:
-    """One verification of the body called `kind` of BODIES, with `changes`, in which PORT is that of `host`.
+    """One verification of the body called `kind` of BODIES, with `changes`, for the store at `place`.
 
-    `host` stands in the store's place, which is spoken to over TLS if `tls` says so. Neighbours with the same `turn`
-    are under way at once.
+    `host` stands there if it is given, and PORT in `place` is its port; it is spoken to over TLS if `tls` says so.
+    Neighbours with the same `turn` are under way at once.
     """
 
     kind: str = "s3compatible"
+    place: str = ""
     changes: dict[str, str] = field(default_factory=dict)
     host: Host | None = None
     tls: bool = False
@@ -61,8 +62,8 @@ class Outcome:
     """What came of an attempt: the faults that the local rules find, or else a report.
 
     `seconds` is how long it took, `blocked` how long at most the loop did nothing else meanwhile; `grown` says how
-    many kilobytes more than before this process had at most. `connections` and `requests` are the host's, `canary`
-    counts the connections to what may not be called, `asked` are the names that were looked up.
+    many kilobytes more than before this process had at most. `called` are the host's addresses that were connected
+    to and `requests` what it was sent; `canary` are those where nobody may call, `asked` the names that were looked up.
     """
 
     faults: list[ParameterFault] = field(default_factory=list)
@@ -70,9 +71,9 @@ class Outcome:
     seconds: float = 0
     blocked: float = 0
     grown: int = 0
-    connections: int = 0
+    called: list[str] = field(default_factory=list)
     requests: list[bytes] = field(default_factory=list)
-    canary: int = 0
+    canary: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
 
 
@@ -95,7 +96,7 @@ def main() -> None:
     attempts, table = pickle.loads(sys.stdin.buffer.read())
     odd.ADDRESS = PUBLIC
     _settle()
-    with dns(RESOLVER, table) as names, odd.canary(CANARY) as canary:
+    with dns(RESOLVER, table) as names, odd.everywhere(odd.PAGE, CANARY) as canary:
         outcomes = asyncio.run(_Island(names, canary).meet(attempts))
     with os.fdopen(output, "wb") as pipe:
         pipe.write(pickle.dumps(outcomes))
@@ -122,36 +123,39 @@ class _Island:
 
     async def meet(self, attempts: Sequence[Attempt]) -> list[Outcome]:
         # What each SDK needs once, it has after this.
-        for kind in BODIES:
-            await self._carry_out(Attempt(kind, host=odd.html))
+        for kind in {attempt.kind for attempt in attempts}:
+            await self._together([Attempt(kind, host=odd.html)])
         outcomes: list[Outcome] = []
         for turn in _turns(attempts):
-            outcomes += await asyncio.gather(*map(self._carry_out, turn))
+            outcomes += await self._together(turn)
         return outcomes
 
-    async def _carry_out(self, attempt: Attempt) -> Outcome:
+    async def _together(self, attempts: Sequence[Attempt]) -> list[Outcome]:
+        ready = asyncio.Barrier(len(attempts))
+        return await asyncio.gather(*(self._carry_out(attempt, ready) for attempt in attempts))
+
+    async def _carry_out(self, attempt: Attempt, ready: asyncio.Barrier) -> Outcome:
         with attempt.host() if attempt.host else contextlib.nullcontext(Odd("")) as host:
-            url = host.url.replace("http:", "https:") if attempt.tls else host.url
-            port = host.url.rpartition(":")[2]
-            changes = {name: value.replace("PORT", port) for name, value in attempt.changes.items()}
+            place = (attempt.place or host.url).replace("PORT", host.url.rpartition(":")[2])
+            place = place.replace("http:", "https:") if attempt.tls else place
             try:
-                spec = spec_of(attempt.kind, "" if "s3_endpoint" in changes else url, **changes)
+                spec = spec_of(attempt.kind, place, **attempt.changes)
             except InvalidParameters as refused:
                 return Outcome(refused.faults)
-            # An endpoint of the customer's needs no settings of its own.
-            async with providers("" if attempt.kind == "s3compatible" else url, egress_allow=()) as provider_for:
+            # An endpoint of the customer's is no setting.
+            async with providers("" if attempt.kind == "s3compatible" else place, egress_allow=()) as provider_for:
+                await ready.wait()
                 outcome = await self._verified(provider_for(spec), spec)
-            outcome.connections, outcome.requests = host.connections, host.requests
+            outcome.called, outcome.requests = host.called, host.requests
         return outcome
 
     async def _verified(self, provider: Provider, spec: Spec) -> Outcome:
-        called, asked = self.canary.connections, len(self.names.asked)
         outcome = Outcome()
+        called, asked = len(self.canary.called), len(self.names.asked)
         async with _watched_loop(outcome):
             with _measured(outcome):
                 outcome.report = await verify(provider, spec, KEY, within=WITHIN, job="job")
-        outcome.canary = self.canary.connections - called
-        outcome.asked = self.names.asked[asked:]
+        outcome.canary, outcome.asked = self.canary.called[called:], self.names.asked[asked:]
         return outcome
 
 

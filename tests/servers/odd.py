@@ -12,18 +12,24 @@ ADDRESS = "127.0.0.1"
 """Where the hosts are; a process on a network of its own puts them elsewhere."""
 
 HTML = b"<!doctype html><title>Welcome</title><p>It works."
-_PAGE = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(HTML)}\r\n\r\n".encode() + HTML
+PAGE = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(HTML)}\r\n\r\n".encode() + HTML
+"""What a web server says, whatever is asked."""
+
 FOREVER_SECONDS = 60
 
 
 @dataclass
 class Odd:
-    """One such host: its address, and what has reached it."""
+    """One such host: its address, and what has reached it; `called` are its addresses that were connected to."""
 
     url: str
-    connections: int = 0
+    called: list[str] = field(default_factory=list)
     requests: list[bytes] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def connections(self) -> int:
+        return len(self.called)
 
 
 Talk = Callable[[socket.socket, Odd, threading.Event], None]
@@ -48,7 +54,7 @@ def _host(talk: Talk, listening: socket.socket | None = None) -> Iterator[Odd]:
                 connection, _ = listening.accept()
             except OSError:
                 return
-            odd.connections += 1
+            odd.called.append(connection.getsockname()[0].removeprefix("::ffff:"))
             threads.append(threading.Thread(target=converse, args=(connection,)))
             threads[-1].start()
 
@@ -66,10 +72,10 @@ def _host(talk: Talk, listening: socket.socket | None = None) -> Iterator[Odd]:
             assert not thread.is_alive()
 
 
-def canary(port: int) -> contextlib.AbstractContextManager[Odd]:
-    """A web server on `port` of every address that this machine has, of both families."""
-    everywhere = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
-    return _host(_answering(_PAGE), everywhere)
+def everywhere(reply: bytes, port: int = 0) -> contextlib.AbstractContextManager[Odd]:
+    """Answers every request with `reply`, on every address that this machine has, of both families."""
+    listening = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)
+    return _host(_answering(reply), listening)
 
 
 def silent() -> contextlib.AbstractContextManager[Odd]:
@@ -139,8 +145,8 @@ STORED = b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 0\r\n\r\n'
 
 
 def html() -> contextlib.AbstractContextManager[Odd]:
-    """A web server: 200 and a page, whatever is asked."""
-    return answering(_PAGE)
+    """A web server."""
+    return answering(PAGE)
 
 
 def redirecting(to: str, status: int = 307) -> contextlib.AbstractContextManager[Odd]:
@@ -168,9 +174,9 @@ def dripping() -> contextlib.AbstractContextManager[Odd]:
     return endless(b"HTTP/1.1 200 OK\r\nX-Endless: ", b"x", every=0.2)
 
 
-def endless(start: bytes, again: bytes = b"", every: float = 0, asked: bool = True) -> (
-    contextlib.AbstractContextManager[Odd]
-):
+def endless(
+    start: bytes, again: bytes = b"", every: float = 0, asked: bool = True
+) -> contextlib.AbstractContextManager[Odd]:
     """Says `start` and then `again` and again, `every` so many seconds; with nothing to say again, hangs up.
 
     It first waits for a request, unless it is not to be `asked`.
