@@ -49,7 +49,10 @@ async def _open(stack: AsyncExitStack, sealer: Sealer, settings: Settings) -> Ve
     redis = connect(settings)
     redis.connection_pool.connection_kwargs["retry"] = Retry(ExponentialBackoff(cap=1, base=0.1), 5)
     stack.push_async_callback(redis.aclose)
-    return Verifications(sealer, await open_providers(stack, settings), redis, settings)
+    verifications = Verifications(sealer, await open_providers(stack, settings), redis, settings)
+    # Before what they need is closed.
+    stack.push_async_callback(verifications.close)
+    return verifications
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -11,6 +12,7 @@ from app.domain.errors import ADVICE, Fault
 from app.domain.specs.base import Spec
 from app.domain.verification import Outcome, Report, Step, StepReport
 from workers.egress import Wire, watched
+from workers.late import LateDeletes
 from workers.providers.base import Bucket, Provider, Refused, Uploaded
 
 log = structlog.get_logger()
@@ -35,7 +37,6 @@ class _Run:
     began: float = field(default_factory=time.monotonic)
     steps: list[StepReport] = field(default_factory=list)
     refused: Refused | None = None
-    failed: Step | None = None
     left_behind: bool = False
     region: str | None = None
     warnings: list[str] = field(default_factory=list)
@@ -54,16 +55,19 @@ class _Run:
             )
         )
         if not self.refused:
-            self.refused, self.failed = refused, step
+            self.refused = refused
 
     def skip(self, steps: Iterable[Step], reason: str) -> None:
         self.steps += [StepReport.skipped(step, reason) for step in steps]
 
 
-async def verify(provider: Provider, spec: Spec, key: str, *, within: float, job: str) -> Report:
+async def verify(
+    provider: Provider, spec: Spec, key: str, *, within: float, job: str, late: LateDeletes | None = None
+) -> Report:
     """Prove that `spec` takes a file and lets it be deleted, in at most `within` seconds.
 
-    Never raises for anything that storage does: a refusal is a report that is not ok.
+    Never raises for anything that storage does: a refusal is a report that is not ok. A delete that may still succeed
+    is left to `late`, and the report does not wait for it.
     """
     run = _Run(spec=spec, key=key, host=provider.host(spec), job=job)
     ends = run.began + within
@@ -76,7 +80,7 @@ async def verify(provider: Provider, spec: Spec, key: str, *, within: float, job
     # A provider that asks elsewhere for a token first has named that host until it had one.
     run.host = bucket.host
     if uploaded:
-        await _delete(run, bucket, uploaded, ends)
+        await _delete(run, bucket, uploaded, ends, late)
     return _report(run)
 
 
@@ -121,7 +125,7 @@ async def _upload(run: _Run, bucket: Bucket, ends: float) -> Uploaded | None:
     return None
 
 
-async def _delete(run: _Run, bucket: Bucket, uploaded: Uploaded, ends: float) -> None:
+async def _delete(run: _Run, bucket: Bucket, uploaded: Uploaded, ends: float, late: LateDeletes | None) -> None:
     since = time.monotonic()
     try:
         async with asyncio.timeout(max(0.1, ends - since)):
@@ -133,6 +137,9 @@ async def _delete(run: _Run, bucket: Bucket, uploaded: Uploaded, ends: float) ->
             return
         run.left_behind = True
         run.fail(Step.DELETE, refused, since)
+        if late and ADVICE[refused.fault].retryable:
+            remove = partial(_remove, run, bucket, uploaded)
+            late.owe(run.job, remove, type=run.spec.type, host=run.host, object=run.key)
     else:
         run.steps.append(StepReport.passed(Step.DELETE, _ms(since)))
 
@@ -191,7 +198,7 @@ def _report(run: _Run) -> Report:
             seconds=max(1, round(time.monotonic() - run.began)),
             detail=run.refused.detail,
         )
-        if run.left_behind and run.failed is not Step.DELETE:
+        if run.left_behind and "{object}" not in advice.text:
             message += f" The test file {run.key} may have been left behind: remove it if it is there."
     return Report(
         ok=fault is None,
