@@ -5,30 +5,39 @@ answers and names that change between two look-ups are all alike there. Redirect
 capped, and neither proxies nor credentials are taken from the environment.
 """
 
+import asyncio
 import contextlib
+import http.client
+import io
 import ipaddress
+import re
 import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import aiohttp
 import certifi
 import requests
-from aiohttp.abc import AbstractCookieJar, AbstractResolver
+from aiohttp.abc import AbstractCookieJar, AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
+from multidict import CIMultiDict, CIMultiDictProxy
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
 
 from app import metrics
 from app.settings import Network
 
-ANSWER_LIMIT = 256 * 1024
+ANSWER_LIMIT = 64 * 1024
 CONNECT_SECONDS = 5.0
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_DECLARATION = re.compile(rb"<!(ENTITY|ATTLIST)")
 
 # Addresses that `ipaddress` calls global and that lead elsewhere all the same: shared address space, protocol
 # assignments, cloud platforms' own services, and the ways of writing an IPv4 address inside an IPv6 one.
@@ -53,6 +62,10 @@ _NOT_PUBLIC = tuple(
 )
 
 
+AddrInfo = tuple[Any, ...]
+"""One result of socket.getaddrinfo: family, type, protocol, canonical name, address."""
+
+
 class EgressRefused(OSError):
     """The address may not be connected to. Says the same whatever the reason, so that nothing can be learnt."""
 
@@ -71,8 +84,8 @@ class RedirectRefused(Exception):
         self.body = body
 
 
-class AnswerTooLarge(Exception):
-    """The server sent more than ANSWER_LIMIT bytes as its answer."""
+class AnswerTooLarge(aiohttp.ClientPayloadError):
+    """The server sent more than ANSWER_LIMIT bytes as its answer, headers included, or what becomes more."""
 
 
 @dataclass
@@ -144,25 +157,50 @@ class Guard:
     def __init__(self, allowed: Sequence[Network]) -> None:
         self._allowed = tuple(allowed)
 
-    def check(self, address: str) -> None:
-        """Raise EgressRefused unless the IP address `address` (no name, no port) may be connected to."""
+    def allows(self, address: str) -> bool:
+        """Whether the IP address `address` (no name, no port) may be connected to."""
         ip = ipaddress.ip_address(address.partition("%")[0])
         if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
             ip = ip.ipv4_mapped
         if any(ip.version == network.version and ip in network for network in self._allowed):
-            return
+            return True
         unwanted = not ip.is_global or ip.is_multicast or ip.is_reserved
-        if unwanted or any(ip.version == network.version and ip in network for network in _NOT_PUBLIC):
+        return not unwanted and not any(ip.version == network.version and ip in network for network in _NOT_PUBLIC)
+
+    def find(self, host: str, port: int) -> AddrInfo:
+        """The one address at which `host` is called: the first of a name's that may be; blocks while it is looked up.
+
+        A name without such an address is answered as one that nobody has, and no search domain of this machine is
+        tried: which names its own networks know is not to be learnt here. What is an address already is left to
+        `socket`. Raises socket.gaierror.
+        """
+        if _is_address(host):
+            return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0]
+        name = host if host == "localhost" else host.rstrip(".") + "."
+        try:
+            found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        except UnicodeError:
+            found = []  # a label is longer than DNS has room for
+        for info in found:
+            if self.allows(str(info[4][0])):
+                return info
+        if found:
+            metrics.EGRESS_REFUSED.inc()
+        raise socket.gaierror(socket.EAI_NONAME, "no such host")
+
+    def socket(self, info: AddrInfo) -> socket.socket:
+        """A socket for one address, as aiohttp's `socket_factory` is asked for it. Raises EgressRefused."""
+        family, kind, proto, _, address = info
+        if family not in (socket.AF_INET, socket.AF_INET6) or not self.allows(address[0]):
             metrics.EGRESS_REFUSED.inc()
             raise EgressRefused
-
-    def socket(self, info: tuple[Any, ...]) -> socket.socket:
-        """A socket for one resolved address, as aiohttp's `socket_factory` is asked for it."""
-        family, kind, proto, _, address = info
-        if family not in (socket.AF_INET, socket.AF_INET6):
-            raise EgressRefused
-        self.check(address[0])
         return socket.socket(family, kind, proto)
+
+
+def _is_address(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(host))
+    return False
 
 
 def tls_context() -> ssl.SSLContext:
@@ -173,19 +211,63 @@ def tls_context() -> ssl.SSLContext:
     return context
 
 
-class _CappedResponse(aiohttp.ClientResponse):
+class _Resolver(AbstractResolver):
+    """Has the guard find the address. aiohttp itself would try a name's addresses one beside the other."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        found = await asyncio.get_running_loop().run_in_executor(None, self._guard.find, host, port)
+        at, _, proto, _, (address, *_) = found
+        return [ResolveResult(hostname=host, host=address, port=port, family=at, proto=proto, flags=0)]
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+class _CappedHandler(ResponseHandler):
+    """A connection that is cut when the answer to one request is larger than ANSWER_LIMIT: headers, answers on the
+    way, trailers and all."""
+
+    def set_response_params(self, **options: Any) -> None:
+        self._left = ANSWER_LIMIT
+        super().set_response_params(**options)
+
+    def data_received(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left >= 0:
+            super().data_received(data)
+        elif self.transport:
+            self.transport.abort()
+            if self._payload:
+                self._payload.set_exception(AnswerTooLarge())
+            self.set_exception(AnswerTooLarge())
+            # Else aiohttp would find, once the connection is gone, that the answer was cut.
+            self._parser = self._payload = None
+
+
+class _PlainResponse(aiohttp.ClientResponse):
+    """An answer that does not grow while it is read: no SDK unpacks it, since none was asked to be packed."""
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        headers = CIMultiDict(self._headers or {})
+        headers.popall("Content-Encoding", None)
+        return CIMultiDictProxy(headers)
+
     async def read(self) -> bytes:
-        """The body, or AnswerTooLarge after ANSWER_LIMIT bytes of it."""
-        if self._body is None:
-            chunks, size = [], 0
-            async for chunk in self.content.iter_any():
-                size += len(chunk)
-                if size > ANSWER_LIMIT:
-                    self.close()
-                    raise AnswerTooLarge
-                chunks.append(chunk)
-            self._body = b"".join(chunks)
-        return self._body
+        """The body. Raises AnswerTooLarge."""
+        return _plain(await super().read())
+
+
+def _plain(body: bytes) -> bytes:
+    """`body`, unless it declares XML entities or default attributes: a few bytes stand for many then. No store does."""
+    if _DECLARATION.search(body.replace(b"\0", b"")):
+        raise AnswerTooLarge
+    return body
 
 
 async def _refuse_redirects(
@@ -234,12 +316,13 @@ async def guarded_session(
     """
     connector = aiohttp.TCPConnector(
         ssl=tls_context(),
+        resolver=resolver or _Resolver(guard),
         socket_factory=guard.socket,
-        resolver=resolver,
         limit=0,
         keepalive_timeout=15,
         use_dns_cache=False,
     )
+    connector._factory = partial(_CappedHandler, loop=asyncio.get_running_loop())  # type: ignore[assignment]
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
     jar: AbstractCookieJar = aiohttp.DummyCookieJar()
     async with aiohttp.ClientSession(
@@ -250,7 +333,7 @@ async def guarded_session(
         auto_decompress=False,
         headers={"Accept-Encoding": "identity"},
         skip_auto_headers=("Content-Type",),
-        response_class=_CappedResponse,
+        response_class=_PlainResponse,
         middlewares=(_refuse_redirects,),
         trace_configs=[_tracing()],
     ) as session:
@@ -269,7 +352,10 @@ def blocking_session(guard: Guard, pool_size: int) -> requests.Session:
 
 
 class _GuardedAdapter(HTTPAdapter):
-    """Opens its connections through the guard, follows no redirect and reads no more than ANSWER_LIMIT bytes."""
+    """Opens its connections through the guard, follows no redirect and reads no more than ANSWER_LIMIT bytes.
+
+    The time-out for reading is for an answer as a whole, since the thread that reads it cannot be stopped otherwise.
+    """
 
     def __init__(self, guard: Guard, pool_size: int) -> None:
         self._guard = guard
@@ -280,6 +366,8 @@ class _GuardedAdapter(HTTPAdapter):
         guard = self._guard
 
         class Guarded:
+            response_class = _BoundedAnswer
+
             def _new_conn(self: Any) -> socket.socket:
                 return _connect(guard, self._dns_host, self.port or 443, self.timeout)
 
@@ -302,32 +390,63 @@ class _GuardedAdapter(HTTPAdapter):
         if response.status_code in _REDIRECTS:
             response.close()
             raise RedirectRefused(response.status_code, {n.lower(): v for n, v in response.headers.items()})
-        body = response.raw.read(ANSWER_LIMIT + 1, decode_content=False)
-        if len(body) > ANSWER_LIMIT:
-            response.close()
-            raise AnswerTooLarge
-        response._content = body
+        try:
+            response._content = _plain(response.raw.read(decode_content=False))
+        except HTTPError as error:
+            raise requests.ConnectionError(error) from error
         response._content_consumed = True  # type: ignore[attr-defined]
         response.raw.release_conn()
         return response
 
 
+class _BoundedAnswer(http.client.HTTPResponse):
+    """An answer of at most ANSWER_LIMIT bytes, headers included, that takes no longer than its socket's time-out."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp = io.BufferedReader(_Bounded(self.fp.detach(), sock))
+
+
+class _Bounded(io.RawIOBase):
+    """What is read from `sock`, up to both bounds."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._left = ANSWER_LIMIT
+        self._ends = time.monotonic() + (sock.gettimeout() or CONNECT_SECONDS)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        seconds = self._ends - time.monotonic()
+        if seconds <= 0:
+            raise TimeoutError
+        self._sock.settimeout(seconds)
+        count = self._raw.readinto(buffer) or 0
+        self._left -= count
+        if self._left < 0:
+            raise AnswerTooLarge
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
 def _connect(guard: Guard, host: str, port: int, timeout: Any) -> socket.socket:
-    """A connected socket to the first address of `host` that takes the connection; every one is checked first."""
+    """A socket that is connected to the one address of `host` that the guard finds."""
     wire = _wire.get() or Wire()
     wire.begin()
     wire.resolve()
-    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    info = guard.find(host, port)
     wire.resolved()
-    failure: OSError = socket.gaierror(socket.EAI_NONAME, "no address")
-    for info in addresses:
-        sock = guard.socket(info)
-        try:
-            sock.settimeout(timeout if isinstance(timeout, int | float) else CONNECT_SECONDS)
-            sock.connect(info[4])
-        except OSError as error:
-            sock.close()
-            failure = error
-        else:
-            return sock
-    raise failure
+    sock = guard.socket(info)
+    try:
+        sock.settimeout(timeout if isinstance(timeout, int | float) else CONNECT_SECONDS)
+        sock.connect(info[4])
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -59,6 +59,8 @@ async def _open(stack: AsyncExitStack, name: str, sealer: Sealer, settings: Sett
     board = Board(redis, settings, worker=name)
     await stack.enter_async_context(board.writing())
     verifications = Verifications(sealer, await open_providers(stack, settings), redis, board, settings)
+    # Before what they need is closed.
+    stack.push_async_callback(verifications.close)
     life = Life(Signs(redis), name, settings.worker_threads, lambda: verifications.running)
     stack.push_async_callback(life.end)
     return verifications, life

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -11,6 +12,7 @@ from app.domain.errors import ADVICE, Fault
 from app.domain.specs.base import Spec
 from app.domain.verification import NOTHING_FOUND, Found, Outcome, Report, Step, StepReport, advice
 from workers.egress import Wire, watched
+from workers.late import LateDeletes
 from workers.providers.base import Bucket, Provider, Refused, Uploaded
 
 log = structlog.get_logger()
@@ -73,11 +75,13 @@ async def verify(
     job: str,
     found: Found = NOTHING_FOUND,
     begins: Callable[[Step], None] = _nobody,
+    late: LateDeletes | None = None,
 ) -> Report:
     """Prove that `spec` takes a file and lets it be deleted, in at most `within` seconds. `found` is what an earlier
     verification of the same place found out; `begins` is told of the upload and of the delete when they begin.
 
-    Never raises for anything that storage does: a refusal is a report that is not ok.
+    Never raises for anything that storage does: a refusal is a report that is not ok. A delete that may still succeed
+    is left to `late`, and the report does not wait for it.
     """
     run = _Run(spec=spec, key=key, host=provider.host(spec), job=job, found=found)
     ends = run.began + within
@@ -94,7 +98,7 @@ async def verify(
         # Only what worked is worth keeping.
         run.found = bucket.found
         begins(Step.DELETE)
-        await _delete(run, bucket, uploaded, ends)
+        await _delete(run, bucket, uploaded, ends, late)
     return _report(run)
 
 
@@ -138,7 +142,7 @@ async def _upload(run: _Run, bucket: Bucket, ends: float) -> Uploaded | None:
     return None
 
 
-async def _delete(run: _Run, bucket: Bucket, uploaded: Uploaded, ends: float) -> None:
+async def _delete(run: _Run, bucket: Bucket, uploaded: Uploaded, ends: float, late: LateDeletes | None) -> None:
     since = time.monotonic()
     try:
         async with asyncio.timeout(max(0.1, ends - since)):
@@ -150,6 +154,9 @@ async def _delete(run: _Run, bucket: Bucket, uploaded: Uploaded, ends: float) ->
             return
         run.left_behind = True
         run.fail(Step.DELETE, refused, since)
+        if late and ADVICE[refused.fault].retryable:
+            remove = partial(_remove, run, bucket, uploaded)
+            late.owe(run.job, remove, type=run.spec.type, host=run.host, object=run.key)
     else:
         run.steps.append(StepReport.passed(Step.DELETE, _ms(since)))
 

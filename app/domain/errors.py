@@ -93,13 +93,14 @@ ADVICE: dict[Fault, Advice] = {
         },
     ),
     Fault.HOST_NOT_FOUND: Advice(
-        "{host} does not resolve: check {parameter} for a typing error.",
+        "{host} does not resolve to a public address: check {parameter} for a typing error.",
         Role.ENDPOINT,
         by_type={
-            "s3compatible": "{host} does not resolve: check {parameter} for a typing error. The name must be known "
-            "to public DNS.",
-            "azure": "{host} does not resolve: check {parameter} for a typing error. Accounts with a DNS-zone "
-            "endpoint, in a sovereign cloud or with private endpoints only are not reachable under this name.",
+            "s3compatible": "{host} does not resolve to a public address: check {parameter} for a typing error. Hosts "
+            "of a private network are not reachable from here.",
+            "azure": "{host} does not resolve to a public address: check {parameter} for a typing error. Accounts with "
+            "a DNS-zone endpoint, in a sovereign cloud or with private endpoints only are not reachable under this "
+            "name.",
         },
     ),
     Fault.CONNECTION_REFUSED: Advice(

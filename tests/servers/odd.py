@@ -4,33 +4,46 @@ import contextlib
 import select
 import socket
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+ADDRESS = "127.0.0.1"
+"""Where the hosts are; a process on a network of its own puts them elsewhere."""
+
 HTML = b"<!doctype html><title>Welcome</title><p>It works."
+PAGE = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(HTML)}\r\n\r\n".encode() + HTML
+"""What a web server says, whatever is asked."""
+
 FOREVER_SECONDS = 60
 
 
 @dataclass
 class Odd:
-    """One such host: its address, and what has reached it."""
+    """One such host: its address, and what has reached it; `called` are its addresses that were connected to."""
 
     url: str
-    connections: int = 0
+    called: list[str] = field(default_factory=list)
     requests: list[bytes] = field(default_factory=list)
     replies: dict[str, bytes] = field(default_factory=dict)
     pauses: dict[str, float] = field(default_factory=dict)
     gate: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def connections(self) -> int:
+        return len(self.called)
 
 
 Talk = Callable[[socket.socket, Odd, threading.Event], None]
 
 
 @contextlib.contextmanager
-def _host(talk: Talk) -> Iterator[Odd]:
-    """A host on loopback that does `talk` with each connection, until the block ends."""
-    listening = socket.create_server(("127.0.0.1", 0), backlog=128)
-    odd = Odd(f"http://127.0.0.1:{listening.getsockname()[1]}")
+def _host(
+    talk: Talk, listening: socket.socket | None = None, replies: Mapping[str, bytes] | None = None
+) -> Iterator[Odd]:
+    """A host that does `talk` with each connection, until the block ends."""
+    listening = listening or socket.create_server((ADDRESS, 0), backlog=128)
+    odd = Odd(f"http://{ADDRESS}:{listening.getsockname()[1]}", replies=dict(replies or {}))
     over = threading.Event()
     threads: list[threading.Thread] = []
 
@@ -45,7 +58,7 @@ def _host(talk: Talk) -> Iterator[Odd]:
                 connection, _ = listening.accept()
             except OSError:
                 return
-            odd.connections += 1
+            odd.called.append(connection.getsockname()[0].removeprefix("::ffff:"))
             threads.append(threading.Thread(target=converse, args=(connection,)))
             threads[-1].start()
 
@@ -63,42 +76,48 @@ def _host(talk: Talk) -> Iterator[Odd]:
             assert not thread.is_alive()
 
 
+def everywhere(reply: bytes, port: int = 0) -> contextlib.AbstractContextManager[Odd]:
+    """Answers every request with `reply`, on every address that this machine has, of both families."""
+    listening = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)
+    return _host(_answer, listening, {"": reply})
+
+
 def silent() -> contextlib.AbstractContextManager[Odd]:
     """Accepts connections and never answers."""
     return _host(lambda connection, _, over: over.wait(FOREVER_SECONDS) and None)
 
 
-@contextlib.contextmanager
-def answering(reply: bytes, **others: bytes) -> Iterator[Odd]:
+def answering(reply: bytes, **others: bytes) -> contextlib.AbstractContextManager[Odd]:
     """Answers every request with `reply`, a whole HTTP answer, and keeps the connection.
 
     One of `others` is the answer where its name (of a method, of a parameter) stands in the request's first line, the
     last such winning. `replies` has them all, to be changed at any time, and `pauses` the seconds to wait before.
+
+    An empty reply is none: the request stays unanswered.
     """
+    return _host(_answer, replies={"": reply, **others})
+
+
+def _answer(connection: socket.socket, odd: Odd, over: threading.Event) -> None:
+    for request in _requests(connection, over):
+        odd.requests.append(request)
+        line = request.partition(b"\r\n")[0].decode()
+        said = [each for name, each in odd.replies.items() if name in line][-1]
+        over.wait(max((seconds for name, seconds in odd.pauses.items() if name in line), default=0))
+        connection.sendall(said.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if line.startswith("HEAD ") else said)
+
+
+def gated(reply: bytes, **by_method: bytes) -> contextlib.AbstractContextManager[Odd]:
+    """Answers every request with `reply`, but none before its `gate` is set, except for a method with its own."""
 
     def talk(connection: socket.socket, odd: Odd, over: threading.Event) -> None:
         for request in _requests(connection, over):
             odd.requests.append(request)
-            line = request.partition(b"\r\n")[0].decode()
-            said = [each for name, each in odd.replies.items() if name in line][-1]
-            over.wait(max((seconds for name, seconds in odd.pauses.items() if name in line), default=0))
-            connection.sendall(said.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if line.startswith("HEAD ") else said)
-
-    with _host(talk) as odd:
-        odd.replies = {"": reply, **others}
-        yield odd
-
-
-def gated(reply: bytes) -> contextlib.AbstractContextManager[Odd]:
-    """Answers every request with `reply`, but none before its `gate` is set."""
-
-    def talk(connection: socket.socket, odd: Odd, over: threading.Event) -> None:
-        for request in _requests(connection, over):
-            odd.requests.append(request)
-            while not odd.gate.wait(0.05):
+            said = by_method.get(request.partition(b" ")[0].decode())
+            while said is None and not odd.gate.wait(0.05):
                 if over.is_set():
                     return
-            connection.sendall(reply)
+            connection.sendall(said or reply)
 
     return _host(talk)
 
@@ -132,9 +151,8 @@ STORED = b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 0\r\n\r\n'
 
 
 def html() -> contextlib.AbstractContextManager[Odd]:
-    """A web server: 200 and a page, whatever is asked."""
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(HTML)}\r\n\r\n"
-    return answering(head.encode() + HTML)
+    """A web server."""
+    return answering(PAGE)
 
 
 def redirecting(to: str, status: int = 307) -> contextlib.AbstractContextManager[Odd]:
@@ -159,14 +177,24 @@ def huge(megabytes: int = 300) -> contextlib.AbstractContextManager[Odd]:
 
 def dripping() -> contextlib.AbstractContextManager[Odd]:
     """Sends one byte of a header that never ends, each fifth of a second."""
+    return endless(b"HTTP/1.1 200 OK\r\nX-Endless: ", b"x", every=0.2)
+
+
+def endless(
+    start: bytes, again: bytes = b"", every: float = 0, asked: bool = True
+) -> contextlib.AbstractContextManager[Odd]:
+    """Says `start` and then `again` and again, `every` so many seconds; with nothing to say again, hangs up.
+
+    It first waits for a request, unless it is not to be `asked`.
+    """
 
     def talk(connection: socket.socket, odd: Odd, over: threading.Event) -> None:
-        odd.requests.append(_request(connection))
-        connection.sendall(b"HTTP/1.1 200 OK\r\nX-Endless: ")
-        for _ in range(FOREVER_SECONDS * 5):
-            if over.wait(0.2):
-                return
-            connection.sendall(b"x")
+        if asked:
+            odd.requests.append(_request(connection))
+        connection.sendall(start)
+        ends = time.monotonic() + FOREVER_SECONDS
+        while again and time.monotonic() < ends and not over.wait(every):
+            connection.sendall(again)
 
     return _host(talk)
 

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from workers.egress import EgressRefused, Guard
+from workers.egress import Guard
 
 PRIVATE = [
     "127.0.0.1", "127.255.255.254", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254",
@@ -19,21 +19,17 @@ PUBLIC = ["1.1.1.1", "52.95.110.1", "8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_an_address_that_is_not_public_is_refused(address: str) -> None:
-    with pytest.raises(EgressRefused) as caught:
-        Guard(()).check(address)
-    assert address not in str(caught.value)
+    assert not Guard(()).allows(address)
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_a_public_address_may_be_called(address: str) -> None:
-    Guard(()).check(address)
+    assert Guard(()).allows(address)
 
 
 def test_a_network_that_the_operator_names_may_be_called_and_its_neighbour_not() -> None:
     guard = Guard((ip_network("10.1.0.0/16"), ip_network("fd00::/64")))
-    guard.check("10.1.2.3")
-    guard.check("::ffff:10.1.2.3")
-    guard.check("fd00::5")
+    for address in ("10.1.2.3", "::ffff:10.1.2.3", "fd00::5"):
+        assert guard.allows(address)
     for address in ("10.2.0.1", "fd00:0:0:1::5", "127.0.0.1"):
-        with pytest.raises(EgressRefused):
-            guard.check(address)
+        assert not guard.allows(address)

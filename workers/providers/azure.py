@@ -18,8 +18,17 @@ from app.domain.specs.azure import AzureSpec
 from app.domain.specs.base import Spec
 from app.domain.verification import NOTHING_FOUND, Found, Step
 from app.settings import Settings
-from workers.egress import CONNECT_SECONDS, AnswerTooLarge, RedirectRefused
-from workers.providers.base import CONTENT_TYPE, FaultTable, Refused, Reply, Uploaded, transport_refusal
+from workers.egress import CONNECT_SECONDS, RedirectRefused
+from workers.providers.base import (
+    CONTENT_TYPE,
+    STUMBLES,
+    FaultTable,
+    Refused,
+    Reply,
+    Uploaded,
+    stumbled,
+    transport_refusal,
+)
 
 # https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes and common-rest-api-error-codes
 FAULTS = FaultTable(
@@ -121,9 +130,11 @@ class AzureBucket:
             return await call()
         except HttpResponseError as error:
             raise self._faults.refused(_reply(error), step) from None
-        except (AzureError, RedirectRefused, AnswerTooLarge, aiohttp.ClientError, OSError) as error:
+        except (AzureError, RedirectRefused, aiohttp.ClientError, OSError) as error:
             refused = transport_refusal(error)
             raise refused or Refused(Fault.NOT_A_STORAGE_ENDPOINT, unknown_outcome=True) from None
+        except STUMBLES as error:
+            raise stumbled(error) from None
 
 
 def _reply(error: HttpResponseError) -> Reply:

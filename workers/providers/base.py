@@ -8,13 +8,19 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import aiohttp
+import structlog
 
 from app.domain.errors import Fault
 from app.domain.specs.base import Spec
 from app.domain.verification import Found, Step
 from workers.egress import AnswerTooLarge, EgressRefused, RedirectRefused
 
+log = structlog.get_logger()
+
 CONTENT_TYPE = "text/plain"
+
+# What an SDK raises when it stumbles over an answer that no store gives.
+STUMBLES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9._]{0,63}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9+/=_.:-]{1,128}")
 
@@ -185,6 +191,12 @@ def transport_refusal(error: BaseException) -> Refused | None:
     if caused_by(OSError, aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, aiohttp.http.HttpProcessingError):
         return Refused(Fault.CONNECTION_FAILED, unknown_outcome=True)
     return None
+
+
+def stumbled(error: Exception) -> Refused:
+    """The refusal when an SDK raised one of STUMBLES. The log has its kind alone: its text may be the whole answer."""
+    log.warning("the answer could not be read", error=type(error).__name__)
+    return Refused(Fault.NOT_A_STORAGE_ENDPOINT, unknown_outcome=True)
 
 
 def cause(error: BaseException, *kinds: type[BaseException]) -> Any:

@@ -27,8 +27,17 @@ from app.domain.specs.base import Spec
 from app.domain.specs.gcs import GcsSpec
 from app.domain.verification import NOTHING_FOUND, Found, Step
 from app.settings import Settings
-from workers.egress import AnswerTooLarge, RedirectRefused, watch_anew
-from workers.providers.base import CONTENT_TYPE, FaultTable, Refused, Reply, Uploaded, transport_refusal
+from workers.egress import RedirectRefused, watch_anew
+from workers.providers.base import (
+    CONTENT_TYPE,
+    STUMBLES,
+    FaultTable,
+    Refused,
+    Reply,
+    Uploaded,
+    stumbled,
+    transport_refusal,
+)
 
 # https://cloud.google.com/storage/docs/json_api/v1/status-codes
 FAULTS = FaultTable(
@@ -136,7 +145,7 @@ class GcsBucket:
             content_type=CONTENT_TYPE, headers={"Content-MD5": digest}, timeout=self._seconds,
         )  # fmt: skip
         answer = await self._call(put, FAULTS, Step.UPLOAD)
-        if not isinstance(answer, dict) or not answer.get("etag"):
+        if not isinstance(answer, dict) or not (answer.get("etag") and answer.get("generation")):
             raise Refused(Fault.NOT_A_STORAGE_ENDPOINT)
         return Uploaded(key, str(answer["etag"]), str(answer["generation"]))
 
@@ -154,12 +163,12 @@ class GcsBucket:
         except aiohttp.ClientResponseError as error:
             # An answer that is no HTTP is an error of the same class, and has its cause attached.
             raise transport_refusal(error) or faults.refused(_reply(error), step) from None
-        except (RedirectRefused, AnswerTooLarge, aiohttp.ClientError, OSError) as error:
+        except (RedirectRefused, aiohttp.ClientError, OSError) as error:
             refused = transport_refusal(error)
             raise refused or Refused(Fault.NOT_A_STORAGE_ENDPOINT, unknown_outcome=True) from None
-        except (ValueError, KeyError):
+        except STUMBLES as error:
             # The library reads JSON, and fields of it, from whatever has answered.
-            raise Refused(Fault.NOT_A_STORAGE_ENDPOINT) from None
+            raise stumbled(error) from None
 
 
 def _reply(error: aiohttp.ClientResponseError) -> Reply:
@@ -168,7 +177,7 @@ def _reply(error: aiohttp.ClientResponseError) -> Reply:
     _, _, body = error.message.partition(": ")
     try:
         said = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         said = None
     match said:
         case {"error": {"message": str(message), "errors": [{"reason": str(code)}, *_]}}:

@@ -21,7 +21,16 @@ from app.domain.specs.oss import OssSpec
 from app.domain.verification import NOTHING_FOUND, Found, Step
 from app.settings import Settings
 from workers.egress import CONNECT_SECONDS, AnswerTooLarge, RedirectRefused
-from workers.providers.base import CONTENT_TYPE, FaultTable, Refused, Reply, Uploaded, transport_refusal
+from workers.providers.base import (
+    CONTENT_TYPE,
+    STUMBLES,
+    FaultTable,
+    Refused,
+    Reply,
+    Uploaded,
+    stumbled,
+    transport_refusal,
+)
 
 T = TypeVar("T")
 
@@ -110,6 +119,8 @@ class OssBucket:
         except (OssError, RedirectRefused, AnswerTooLarge, requests.RequestException, OSError) as error:
             refused = transport_refusal(error)
             raise refused or Refused(Fault.NOT_A_STORAGE_ENDPOINT, unknown_outcome=True) from None
+        except STUMBLES as error:
+            raise stumbled(error) from None
 
 
 def _refused(error: ServerError, step: Step) -> Refused:

@@ -31,7 +31,17 @@ from app.domain.specs.s3compatible import REGION
 from app.domain.verification import NOTHING_FOUND, Found, Step
 from app.settings import Settings
 from workers.egress import CONNECT_SECONDS, RedirectRefused, watch_anew
-from workers.providers.base import CONTENT_TYPE, FaultTable, Refused, Reply, Uploaded, cause, transport_refusal
+from workers.providers.base import (
+    CONTENT_TYPE,
+    STUMBLES,
+    FaultTable,
+    Refused,
+    Reply,
+    Uploaded,
+    cause,
+    stumbled,
+    transport_refusal,
+)
 
 # From S3's list of error codes, Google's for its XML API, and the services named in the comments.
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
@@ -303,6 +313,8 @@ class S3Bucket:
             raise Refused(Fault.NOT_A_STORAGE_ENDPOINT, unknown_outcome=True) from None
         except (BotoCoreError, aiohttp.ClientError, OSError) as error:
             raise _transport(error, step, self._stranger) from None
+        except STUMBLES as error:
+            raise stumbled(error) from None
         finally:
             _credentials.reset(token)
 

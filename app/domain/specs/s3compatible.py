@@ -1,6 +1,7 @@
 """S3-compatible storage: what a customer gives for `type=s3compatible`, and what its host name tells."""
 
 import re
+from ipaddress import IPv6Address
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -44,8 +45,11 @@ def _region(name: str) -> str:
 
 def _host(host: str) -> str:
     """`host` in its one spelling (IDNA, lower case, no trailing dot), or a refusal."""
-    if host.startswith("[") or ":" in host:
-        return host.lower()
+    if ":" in host and "%" not in host:
+        try:
+            return str(IPv6Address(host))
+        except ValueError:
+            refuse("is not an address: write it like https://ams3.digitaloceanspaces.com")
     try:
         ascii_host = host.removesuffix(".").encode("idna").decode().lower()
     except UnicodeError:
@@ -145,7 +149,9 @@ class S3CompatibleSpec(Spec):
 
 def _without_bucket(address: str, bucket: str) -> str:
     """What remains is a service's own name only if that has three parts: data.example.com may well have a bucket
-    that is called data."""
+    that is called data. An address in numbers has no part that is a bucket."""
+    if _IPV4.fullmatch(address.partition(":")[0]):
+        return address
     rest = address.removeprefix(f"{bucket}.")
     return rest if rest.count(".") > 1 else address
 
