@@ -232,6 +232,8 @@ class _CappedHandler(ResponseHandler):
     """A connection that is cut when the answer to one request is larger than ANSWER_LIMIT: headers, answers on the
     way, trailers and all."""
 
+    _left = ANSWER_LIMIT
+
     def set_response_params(self, **options: Any) -> None:
         self._left = ANSWER_LIMIT
         super().set_response_params(**options)

@@ -66,6 +66,10 @@ class Composed(Deployment):
         kind, *test = SERVICES[name]["healthcheck"]["test"]
         command = test if kind == "CMD" else ["sh", "-c", *test]
         placed = [self._placed(name, word).replace("$$", "$") for word in command]
+        if name in WORKERS:
+            # In a container the worker is process 1.
+            process = self.workers[WORKERS.index(name)].popen
+            placed = [word.replace("dropoff-1@", f"dropoff-{process.pid if process else 0}@") for word in placed]
         done = subprocess.run(placed, env=self._environment_of(name), capture_output=True, check=False, timeout=60)
         return done.returncode == 0
 

@@ -138,6 +138,7 @@ BURDENS: dict[str, Host] = {
     "endless headers": partial(endless, REFUSAL, b"X-A: y\r\n" * 512),
     "endless long headers": partial(endless, REFUSAL, b"X-A: " + b"y" * 8000 + b"\r\n"),
     "endless answers on the way": partial(endless, b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+    "speaks first, without end": partial(endless, b"SSH-2.0-OpenSSH_9.6\r\n", b"x" * 4096, asked=False),
     "endless body": partial(endless, REFUSAL + b"\r\n", b"x" * 4096),
     "endless chunks of one byte": partial(
         endless, REFUSAL + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 500

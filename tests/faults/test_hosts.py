@@ -2,6 +2,7 @@
 
 import resource
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -14,6 +15,8 @@ from demo.seaweedfs import SeaweedFS
 from tests.faults.verifying import BODIES, WITHIN, failed, providers, spec_of, step, verified
 from tests.servers.gcs import GcsServer
 from tests.servers.odd import Odd, answering, dead_url, dripping, html, huge, redirecting, silent
+from tests.stack import until
+from workers.egress import CONNECT_SECONDS
 from workers.verify import verify
 
 EVERY = pytest.mark.parametrize("name", BODIES)
@@ -72,6 +75,15 @@ async def test_a_host_that_does_not_end_its_answer_is_left_at_the_bound(
         took = time.monotonic() - began
     assert report.code == Fault.TIMEOUT, report
     assert WITHIN * 0.7 < took < WITHIN + 1
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_thread_whose_answer_nobody_waits_for_ends_soon(tls: bool) -> None:
+    """The host goes on, and each of its bytes would be a reason to wait for the next."""
+    with dripping() as host:
+        await verified("oss", host.url.replace("http:", "https:") if tls else host.url, verify_seconds=WITHIN)
+        busy = [thread for thread in threading.enumerate() if thread.name.startswith("oss")]
+        until(lambda: not any(thread.is_alive() for thread in busy), "the threads have ended", CONNECT_SECONDS + 1)
 
 
 @pytest.fixture(scope="module")

@@ -143,8 +143,10 @@ class OssProvider:
         # The SDK's session is a thin cover, under which ours is put.
         self._session = oss2.Session()
         self._session.session = session
-        self._threads = ThreadPoolExecutor(settings.worker_threads, "oss")
-        # A call that nobody waits for any more ends by itself within the verification's bound.
+        # One for each verification, and one for the call that it may have given up before.
+        self._threads = ThreadPoolExecutor(settings.worker_threads * 2, "oss")
+        # A call that nobody waits for any more ends by itself: its connection, its handshake and its answer have each
+        # a bound of their own.
         self._timeouts = (CONNECT_SECONDS, max(1.0, settings.verify_seconds / 2))
 
     def needs_locating(self, spec: Spec, found: Found) -> bool:
