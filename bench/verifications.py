@@ -19,7 +19,7 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.stack import Deployment, Process, accepts, clean_environment, free_port, until
+from tests.stack import DROPOFF, Deployment, Process, accepts, clean_environment, free_port, until
 
 WARM_UP_SECONDS = 2.0
 
@@ -65,13 +65,13 @@ def store(latency: float) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def deployment(load: Load, **settings: str) -> Iterator[Deployment]:
-    """The product, with limits that are in nobody's way."""
+def deployment(load: Load, dropoff: tuple[str, ...]) -> Iterator[Deployment]:
+    """The product, its processes run by the command `dropoff`, with limits that are in nobody's way."""
     with (
         tempfile.TemporaryDirectory() as folder,
         Deployment(
             Path(folder), workers=load.workers, allow_http="1", egress_allow="127.0.0.0/8",
-            account_verifications="100000", hold_seconds="60", verify_seconds="30", **settings,
+            account_verifications="100000", hold_seconds="60", verify_seconds="30", dropoff=dropoff,
         ) as running,
     ):  # fmt: skip
         yield running
@@ -101,9 +101,9 @@ async def measured(url: str, key: str, endpoint: str, load: Load) -> Figures:
     return Figures(len(held) / load.seconds, quantiles[9], quantiles[18])
 
 
-def run(load: Load, **settings: str) -> Figures:
+def run(load: Load, dropoff: tuple[str, ...] = DROPOFF) -> Figures:
     """Start everything, measure, end everything."""
-    with store(load.latency) as endpoint, deployment(load, **settings) as running:
+    with store(load.latency) as endpoint, deployment(load, dropoff) as running:
         return asyncio.run(measured(running.url, running.client().key, endpoint, load))
 
 

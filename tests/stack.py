@@ -20,6 +20,8 @@ from app.store.sealing import new_key
 from app.up import redis_binary
 
 REDIS_PASSWORD = "a-password-for-tests"
+DROPOFF = (sys.executable, "-m", "app.cli")
+"""The command `dropoff`."""
 START_SECONDS = 60
 STOP_SECONDS = 30
 # Whatever the machine's own environment has must not reach the product under test.
@@ -237,10 +239,17 @@ class Deployment:
     """Redis, API processes and workers, each a process of its own that can be stopped, frozen and started.
 
     `api`, `worker` and `url` are the first ones. Settings are DROPOFF_ variables without the prefix, in lower case;
-    what is in capitals is a variable as it stands.
+    what is in capitals is a variable as it stands. `dropoff` is the command that runs the processes.
     """
 
-    def __init__(self, folder: Path, apis: int = 1, workers: int = 1, **settings: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        apis: int = 1,
+        workers: int = 1,
+        dropoff: tuple[str, ...] = DROPOFF,
+        **settings: str,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._redis_port, ports = free_port(), [free_port() for _ in range(apis)]
@@ -253,7 +262,6 @@ class Deployment:
         )
         arguments = ("--port", str(self._redis_port), "--bind", "127.0.0.1", "--requirepass", REDIS_PASSWORD)
         kept = ("--dir", str(folder), "--appendonly", "yes", "--save", "60 1")
-        dropoff = (sys.executable, "-m", "app.cli")
         self.redis = self._process("redis", redis_binary(), *arguments, *kept)
         self.apis = [
             self._process(f"api{n or ''}", *dropoff, "api", "--host", "127.0.0.1", "--port", str(port))

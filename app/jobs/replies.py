@@ -39,6 +39,7 @@ class Replies:
         self.name = f"dropoff:replies:{uuid.uuid4()}"
         self._redis = redis
         self._waiting: dict[str, asyncio.Future[Report]] = {}
+        self._ending = False
 
     @property
     def held(self) -> int:
@@ -64,13 +65,15 @@ class Replies:
         try:
             yield
         finally:
+            # Python 3.11 loses a cancellation that comes in the moment in which a command is sent.
+            self._ending = True
             reader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reader
 
     async def _read(self) -> None:
         failures = 0
-        while True:
+        while not self._ending:
             try:
                 popped = await self._redis.blpop([self.name], timeout=POP_SECONDS)
             except (redis.exceptions.RedisError, OSError) as error:

@@ -12,12 +12,13 @@ from pydantic import SecretStr
 
 from app.domain.errors import ADVICE, Fault
 from app.domain.job import State
-from app.domain.specs import SPECS
-from app.domain.verification import Report, Step, StepReport
+from app.domain.specs import parse
+from app.domain.verification import Report, Step, StepReport, advice
 from app.jobs import board
 from app.jobs.board import Board
 from app.jobs.queue import Job, connect
 from app.settings import Settings
+from tests.unit.test_specs import GOOD
 
 HOSTS = {
     "s3": ("invoices-prod.s3.eu-west-1.amazonaws.com", "acme-results.s3.us-east-2.amazonaws.com"),
@@ -80,9 +81,8 @@ class Hour:
             self.chance.choice(REFUSALS) if self.chance.random() < 0.08 else (None, None, None)
         )
         host = self.chance.choice(HOSTS[kind])
-        advice = ADVICE[code] if code else None
-        parameter = SPECS[kind].roles[advice.role] if advice and advice.role else None
-        words = {"parameter": parameter, "provider": kind, "host": host, "bucket": "results", "prefix": "results/"}
+        spec, key = parse({"type": kind, **GOOD[kind]}, allow_http=False), f"results/dropoff-verify-{job.id}.txt"
+        told = advice(spec, code, host=host, key=key, seconds=1, detail="") if code else "The destination works."
         parts = [round(took * part) for part in (0.05, 0.2, 0.45, 0.2)]
         before = (StepReport.passed(Step.RESOLVE, parts[0]), StepReport.passed(Step.CONNECT, parts[1]))
         failed = StepReport(
@@ -95,7 +95,7 @@ class Hour:
             else (StepReport.passed(Step.UPLOAD, parts[2]), StepReport.passed(Step.DELETE, parts[3]))
         )
         return Report(
-            ok=code is None, code=code, message=advice.text.format_map(words) if advice else "The destination works.",
-            parameter=parameter, provider=kind, host=host, object=f"results/dropoff-verify-{job.id}.txt",
+            ok=code is None, code=code, message=told, parameter=spec.parameter(ADVICE[code].role) if code else None,
+            provider=kind, host=host, object=key,
             duration_ms=round(took), job=job.id, steps=(*before, *after),
         )  # fmt: skip

@@ -292,7 +292,7 @@ async def test_it_can_be_read_by_everybody_and_anywhere(
         await page.get_by_label("State").select_option("failed")
         await expect(viewer.rows("Succeeded")).to_have_count(0)
         await viewer.rows("write_denied").first.get_by_role("button").click()
-        await expect(page.get_by_role("dialog")).to_contain_text("The key may not write under")
+        await expect(page.get_by_role("dialog")).to_contain_text("The key may not write to")
         await _accessible(page)
         assert await page.get_by_role("dialog").evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
         await page.screenshot(path=screenshots / f"job-{device}-{scheme}.png")
