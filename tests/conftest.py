@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -17,7 +18,7 @@ from tests.servers.gcs import CREATE, EVERYTHING, LIST, Account, Bucket, GcsServ
 from tests.servers.oss import GET, PUT, Identity, OssBucket
 from tests.servers.oss import LIST as OSS_LIST
 from tests.servers.postgres import Postgres
-from tests.stack import REDIS_PASSWORD, Process, accepts, clean_environment, free_port, until
+from tests.stack import REDIS_PASSWORD, Process, accepts, clean_environment, free_port, s3compatible, until
 
 OSS_SECRET = "the-secret-of-all-the-keys-here"
 """Of each key of the OSS double."""
@@ -47,6 +48,12 @@ def seaweedfs(certificate: tuple[Path, Path]) -> Iterator[SeaweedFS]:
     kept = ("results",), ("versioned",)
     with SeaweedFS(*kept, certificate=certificate, domains=compatible.HOSTS) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def good(seaweedfs: SeaweedFS) -> dict[str, Any]:
+    """A body that is accepted."""
+    return s3compatible(seaweedfs.url, *seaweedfs.customer)
 
 
 @pytest.fixture(scope="session")

@@ -128,6 +128,14 @@ def _events(lines: Iterator[str]) -> Iterator[dict[str, str]]:
             event = {}
 
 
+def s3compatible(endpoint: str, key: str = "k", secret: str = "s") -> dict[str, Any]:
+    """The body of a destination at `endpoint`, without what `Api.create` adds."""
+    return {
+        "type": "s3compatible", "s3_endpoint": endpoint, "s3_bucket_name": "results",
+        "s3_access_key_id": key, "s3_secret_access_key": secret,
+    }  # fmt: skip
+
+
 def free_port() -> int:
     """A port that nobody listens on at this moment."""
     with socket.socket() as probe:

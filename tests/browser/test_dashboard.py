@@ -10,22 +10,12 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Locator, Page, Route, expect
 
-from demo.seaweedfs import SeaweedFS
 from tests.browser.conftest import OPERATOR
 from tests.browser.viewing import Viewer
 from tests.stack import Api, Deployment
 
 SCHEMES = ("light", "dark")
 LOST = "Connection lost, reconnecting…"
-
-
-@pytest.fixture
-def good(seaweedfs: SeaweedFS) -> dict[str, Any]:
-    key, secret = seaweedfs.customer
-    return {
-        "type": "s3compatible", "s3_endpoint": seaweedfs.url, "s3_bucket_name": "results",
-        "s3_access_key_id": key, "s3_secret_access_key": secret,
-    }  # fmt: skip
 
 
 @pytest.fixture

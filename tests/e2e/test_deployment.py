@@ -25,7 +25,6 @@ from redis import Redis
 from app.jobs.queue import QUEUE
 from app.settings import Settings
 from app.up import redis_binary
-from demo.seaweedfs import SeaweedFS
 from tests.documents import ROOT, blocks
 from tests.servers.postgres import Postgres
 from tests.stack import Answer, Api, Deployment, Process, clean_environment, until
@@ -109,16 +108,6 @@ class Composed(Deployment):
 def composed(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Iterator[Composed]:
     with Composed(tmp_path_factory.mktemp("composed"), postgres.new_database()) as running:
         yield running
-
-
-@pytest.fixture
-def good(seaweedfs: SeaweedFS) -> dict[str, Any]:
-    """A body that is accepted."""
-    key, secret = seaweedfs.customer
-    return {
-        "type": "s3compatible", "s3_endpoint": seaweedfs.url, "s3_bucket_name": "results",
-        "s3_access_key_id": key, "s3_secret_access_key": secret,
-    }  # fmt: skip
 
 
 def create_through_each(deployment: Deployment, body: dict[str, Any]) -> None:

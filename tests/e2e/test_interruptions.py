@@ -16,7 +16,7 @@ from celery import Celery
 from app.jobs.queue import QUEUE, TASK
 from demo.seaweedfs import SeaweedFS
 from tests.servers.odd import silent
-from tests.stack import Api, Deployment, clean_environment, until
+from tests.stack import Api, Deployment, clean_environment, s3compatible, until
 
 HOLD, VERIFY = 6.0, 3.0
 # A job that no worker took is answered this long after its submission.
@@ -34,22 +34,6 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
 @pytest.fixture(scope="module")
 def api(deployment: Deployment) -> Api:
     return deployment.client()
-
-
-@pytest.fixture
-def good(seaweedfs: SeaweedFS) -> dict[str, Any]:
-    """A body that is accepted."""
-    return s3compatible(seaweedfs.url, *seaweedfs.customer)
-
-
-def s3compatible(endpoint: str, key: str = "k", secret: str = "s", bucket: str = "results") -> dict[str, Any]:
-    return {
-        "type": "s3compatible",
-        "s3_endpoint": endpoint,
-        "s3_access_key_id": key,
-        "s3_secret_access_key": secret,
-        "s3_bucket_name": bucket,
-    }
 
 
 def stored(api: Api) -> int:

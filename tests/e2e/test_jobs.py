@@ -16,9 +16,8 @@ from redis import Redis
 
 from app.jobs.board import STREAM
 from app.web.jobs import SLOW_SECONDS
-from demo.seaweedfs import SeaweedFS
 from tests.servers.odd import silent
-from tests.stack import Answer, Api, Deployment, until
+from tests.stack import Answer, Api, Deployment, s3compatible, until
 
 HOLD, VERIFY = 6.0, 3.0
 OPERATOR_KEY = "the-key-of-the-operator"
@@ -41,19 +40,6 @@ def api(deployment: Deployment) -> Api:
 @pytest.fixture(scope="module")
 def operator(deployment: Deployment) -> Api:
     return Api(deployment.url, OPERATOR_KEY)
-
-
-@pytest.fixture(scope="module")
-def good(seaweedfs: SeaweedFS) -> dict[str, Any]:
-    """A body that is accepted."""
-    return at(seaweedfs.url, *seaweedfs.customer)
-
-
-def at(endpoint: str, key: str = "k", secret: str = "s") -> dict[str, Any]:
-    return {
-        "type": "s3compatible", "s3_endpoint": endpoint, "s3_bucket_name": "results",
-        "s3_access_key_id": key, "s3_secret_access_key": secret,
-    }  # fmt: skip
 
 
 def job_of(api: Api, job: str) -> dict[str, Any]:
@@ -141,7 +127,7 @@ def test_the_operators_key_opens_nothing_else_and_no_other_key_opens_jobs(
     deployment: Deployment, operator: Api
 ) -> None:
     assert operator.call("GET", "/destinations").status == 401
-    assert operator.create(at("http://127.0.0.1:1")).status == 401
+    assert operator.create(s3compatible("http://127.0.0.1:1")).status == 401
     for key in ("", "wrong", OPERATOR_KEY[:-1]):
         for path in ("/jobs", "/jobs/x", "/jobs/stream"):
             assert Api(deployment.url, key).call("GET", path).status == 401
@@ -160,7 +146,7 @@ def test_what_is_no_parameter_is_refused_by_name(api: Api) -> None:
 
 def test_a_job_whose_worker_is_killed_is_lost(deployment: Deployment, api: Api) -> None:
     with silent() as store, ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(api.create, at(store.url))
+        waiting = threads.submit(api.create, s3compatible(store.url))
         until(lambda: store.connections == 1, "the store is called")
         until(lambda: api.call("GET", "/jobs", state="uploading").json["jobs"], "the upload is on the board")
         deployment.worker.signal(signal.SIGKILL)
@@ -193,7 +179,7 @@ def test_jobs_outlive_an_api_process(deployment: Deployment, api: Api, good: dic
     """One that is killed at once, and one whose last note is written by the way."""
     before = ended(api, api.create(good))
     with silent() as store, ThreadPoolExecutor(1) as threads:
-        held = threads.submit(abandoned, api, at(store.url))
+        held = threads.submit(abandoned, api, s3compatible(store.url))
         until(lambda: store.connections == 1, "the store is called")
         deployment.api.signal(signal.SIGKILL)
         held.result()

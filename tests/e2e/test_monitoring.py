@@ -17,7 +17,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app import metrics
 from app.jobs.signs import ALIVE_SECONDS
-from demo.seaweedfs import SeaweedFS
 from tests.stack import Answer, Api, Deployment, free_port, until
 
 OPERATOR = "the-key-of-the-operator"
@@ -47,15 +46,6 @@ def operator(deployment: Deployment) -> Api:
 @pytest.fixture(scope="module")
 def customer(deployment: Deployment) -> Api:
     return deployment.client()
-
-
-@pytest.fixture
-def good(seaweedfs: SeaweedFS) -> dict[str, Any]:
-    key, secret = seaweedfs.customer
-    return {
-        "type": "s3compatible", "s3_endpoint": seaweedfs.url, "s3_bucket_name": "results",
-        "s3_access_key_id": key, "s3_secret_access_key": secret,
-    }  # fmt: skip
 
 
 def samples(text: str) -> Samples:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from app.store.sealing import new_key
-from demo.seaweedfs import SeaweedFS
 from tests.servers.postgres import Postgres
 from tests.stack import Answer, Api, Deployment, clean_environment, until
 
@@ -32,15 +31,6 @@ def deployment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         **database,
     ) as running:  # fmt: skip
         yield running
-
-
-@pytest.fixture
-def good(seaweedfs: SeaweedFS) -> dict[str, Any]:
-    key, secret = seaweedfs.customer
-    return {
-        "type": "s3compatible", "s3_endpoint": seaweedfs.url, "s3_bucket_name": "results",
-        "s3_access_key_id": key, "s3_secret_access_key": secret,
-    }  # fmt: skip
 
 
 def both(deployment: Deployment, account: str) -> tuple[Api, Api]:

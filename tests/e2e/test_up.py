@@ -15,7 +15,6 @@ from app import up as app_up
 from app.settings import Settings
 from app.store.engine import open_engine
 from app.store.repository import Repository
-from demo.seaweedfs import SeaweedFS
 from tests.stack import (
     REDIS_PASSWORD,
     Api,
@@ -29,19 +28,6 @@ from tests.stack import (
 )
 
 SETTINGS = {"allow_http": "1", "egress_allow": "127.0.0.0/8"}
-
-
-@pytest.fixture
-def good(seaweedfs: SeaweedFS) -> dict[str, Any]:
-    """A body that is accepted."""
-    key, secret = seaweedfs.customer
-    return {
-        "type": "s3compatible",
-        "s3_endpoint": seaweedfs.url,
-        "s3_access_key_id": key,
-        "s3_secret_access_key": secret,
-        "s3_bucket_name": "results",
-    }
 
 
 def children(process: Process) -> dict[str, psutil.Process]:
