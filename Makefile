@@ -17,9 +17,10 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/pytest --collect-only --quiet
 
+# Two files at a time, since most tests wait for something; what stands in one file shares its servers.
 test: chromium $(VENV)/.dev $(AZURITE)/node_modules/.installed
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
