@@ -73,10 +73,12 @@ def events_of(celery: Celery) -> Iterator[list[Any]]:
         receiver = celery.events.Receiver(connection, handlers={"*": events.append})
         thread = threading.Thread(target=receiver.capture, kwargs={"limit": None, "timeout": None, "wakeup": False})
         thread.start()
-        until(lambda: events, "the worker's heartbeat is heard")
-        yield events
-        receiver.should_stop = True
-        thread.join(30)
+        try:
+            until(lambda: events, "the worker's heartbeat is heard")
+            yield events
+        finally:
+            receiver.should_stop = True
+            thread.join(30)
         assert not thread.is_alive()
 
 
@@ -127,7 +129,8 @@ def inspected_while_at_work(deployment: Deployment, api: Api, celery: Celery) ->
 def shown_of_jobs(api: Api) -> list[str]:
     """All that is shown of jobs: in a list, one by one, and as they went."""
     jobs = until(lambda: (found := api.call("GET", "/jobs").json["jobs"])[0]["state"] == "failed" and found, "the end")
-    assert len(jobs) == len(planted("")) + 1
+    # A create, a verification and one more of what is there, for each; and the one that was inspected.
+    assert len(jobs) == 3 * len(planted("")) + 1
     with api.stream(after="0") as events:
         told = list(itertools.islice((event for event in events if event.get("event") == "job"), 4 * len(jobs)))
     return [repr(jobs), repr(told), *(api.call("GET", f"/jobs/{job['id']}").text for job in jobs)]
