@@ -95,8 +95,6 @@ async def verify(
     # been found in another place than where it was looked for.
     run.host = bucket.host
     if uploaded:
-        # Only what worked is worth keeping.
-        run.found = bucket.found
         begins(Step.DELETE)
         await _delete(run, bucket, uploaded, ends, late)
     return _report(run)
@@ -128,6 +126,8 @@ async def _upload(run: _Run, bucket: Bucket, ends: float) -> Uploaded | None:
         except (Refused, TimeoutError) as error:
             refused = _refusal(error)
         else:
+            # Only what worked is worth keeping.
+            run.found = bucket.found
             _connected(run, wire)
             run.steps.append(StepReport.passed(Step.UPLOAD, _ms(since + wire.seconds)))
             return uploaded

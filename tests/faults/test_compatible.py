@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,16 @@ async def test_a_service_that_is_never_content_is_left(at: Callable[[Service], C
     demanding.service.virtual_style = demanding.service.path_style
     assert failed(await demanding.verified()) == [("upload", Fault.PROTOCOL_UNSUPPORTED)]
     assert demanding.service.calls() == ["PUT", "PUT"]
+
+
+async def test_a_region_that_did_not_work_is_not_kept_and_not_repeated(at: Callable[[Service], Customer]) -> None:
+    """It names a region and then breaks, so that it is not known whether the file was stored."""
+    answers = chain((malformed("named-by-it"),), repeat(error(500, "InternalError")))
+    customer = at(Service(region="none", wrong_region=lambda _: next(answers)))
+    report = await customer.verified()
+    assert failed(report)[0] == ("upload", Fault.PROVIDER_UNAVAILABLE)
+    assert customer.regions()[:2] == ["us-east-1", "named-by-it"]
+    assert "named-by-it" not in report.model_dump_json()
 
 
 async def test_a_region_that_is_no_longer_true_is_found_again(at: Callable[[Service], Customer]) -> None:
