@@ -253,7 +253,7 @@ class Queue:
             log.warning("job not finished in time", job=job.id)
             self._notes.note(job, State.LOST)
             raise VerificationTimedOut(_TOO_SLOW, job=job.id, object=job.key)
-        metrics.HOLD.observe(time.time() - job.start_by + self._settings.start_seconds)
+        metrics.HOLD.observe(time.time() - job.submitted)
         return report.result()
 
     async def _started(self, job: Job) -> bool:

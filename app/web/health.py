@@ -4,7 +4,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from app.health import Health
-from app.web.auth import is_operator, key_of
+from app.web.auth import operator_calls
 from app.web.errors import answer
 
 
@@ -26,6 +26,6 @@ class HealthHandlers:
         checks = await self._health.checks()
         ready = all(check.ok for check in checks)
         content: dict[str, object] = {"status": "ready" if ready else "not ready"}
-        if is_operator(key_of(request), self._operator):
+        if operator_calls(request, self._operator):
             content["checks"] = [{"check": check.name, "ok": check.ok, "detail": check.detail} for check in checks]
         return answer(content, status=200 if ready else 503)

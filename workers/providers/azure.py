@@ -27,7 +27,7 @@ from workers.providers.base import (
     Reply,
     Uploaded,
     stumbled,
-    transport_refusal,
+    unanswered,
 )
 
 # https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes and common-rest-api-error-codes
@@ -131,8 +131,7 @@ class AzureBucket:
         except HttpResponseError as error:
             raise self._faults.refused(_reply(error), step) from None
         except (AzureError, RedirectRefused, aiohttp.ClientError, OSError) as error:
-            refused = transport_refusal(error)
-            raise refused or Refused(Fault.NOT_A_STORAGE_ENDPOINT, unknown_outcome=True) from None
+            raise unanswered(error) from None
         except STUMBLES as error:
             raise stumbled(error) from None
 

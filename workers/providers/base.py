@@ -1,5 +1,7 @@
 """The port that every provider has, and what they share in telling a customer why storage refused."""
 
+import base64
+import hashlib
 import re
 import socket
 import ssl
@@ -23,6 +25,11 @@ CONTENT_TYPE = "text/plain"
 STUMBLES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9._]{0,63}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9+/=_.:-]{1,128}")
+
+
+def content_md5(body: bytes) -> str:
+    """The header that buckets with object lock demand, and that every store checks."""
+    return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
 
 
 @dataclass(frozen=True)
@@ -191,6 +198,11 @@ def transport_refusal(error: BaseException) -> Refused | None:
     if caused_by(OSError, aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, aiohttp.http.HttpProcessingError):
         return Refused(Fault.CONNECTION_FAILED, unknown_outcome=True)
     return None
+
+
+def unanswered(error: BaseException) -> Refused:
+    """The refusal where an SDK raised and no answer that a store gives was read."""
+    return transport_refusal(error) or Refused(Fault.NOT_A_STORAGE_ENDPOINT, unknown_outcome=True)
 
 
 def stumbled(error: Exception) -> Refused:

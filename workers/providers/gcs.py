@@ -4,8 +4,6 @@ With HMAC keys Google's XML API speaks the S3 dialect, and `s3.py` serves it.
 """
 
 import asyncio
-import base64
-import hashlib
 import io
 import json
 import re
@@ -35,8 +33,10 @@ from workers.providers.base import (
     Refused,
     Reply,
     Uploaded,
+    content_md5,
     stumbled,
     transport_refusal,
+    unanswered,
 )
 
 # https://cloud.google.com/storage/docs/json_api/v1/status-codes
@@ -139,10 +139,9 @@ class GcsBucket:
             raise
         self.host = self._storage_host
         watch_anew()
-        digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
         put = partial(
             self._storage.upload, self._bucket, key, body,
-            content_type=CONTENT_TYPE, headers={"Content-MD5": digest}, timeout=self._seconds,
+            content_type=CONTENT_TYPE, headers={"Content-MD5": content_md5(body)}, timeout=self._seconds,
         )  # fmt: skip
         answer = await self._call(put, FAULTS, Step.UPLOAD)
         if not isinstance(answer, dict) or not (answer.get("etag") and answer.get("generation")):
@@ -164,8 +163,7 @@ class GcsBucket:
             # An answer that is no HTTP is an error of the same class, and has its cause attached.
             raise transport_refusal(error) or faults.refused(_reply(error), step) from None
         except (RedirectRefused, aiohttp.ClientError, OSError) as error:
-            refused = transport_refusal(error)
-            raise refused or Refused(Fault.NOT_A_STORAGE_ENDPOINT, unknown_outcome=True) from None
+            raise unanswered(error) from None
         except STUMBLES as error:
             # The library reads JSON, and fields of it, from whatever has answered.
             raise stumbled(error) from None

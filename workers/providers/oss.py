@@ -1,9 +1,7 @@
 """Alibaba Cloud OSS with a RAM user's keys, by oss2, which blocks and so works in threads of its own."""
 
 import asyncio
-import base64
 import contextvars
-import hashlib
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,8 +26,9 @@ from workers.providers.base import (
     Refused,
     Reply,
     Uploaded,
+    content_md5,
     stumbled,
-    transport_refusal,
+    unanswered,
 )
 
 T = TypeVar("T")
@@ -98,8 +97,7 @@ class OssBucket:
 
     async def upload(self, key: str, body: bytes) -> Uploaded:
         """One PUT with Content-MD5; the CRC that OSS answers with is compared too."""
-        digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
-        headers = {"Content-MD5": digest, "Content-Type": CONTENT_TYPE}
+        headers = {"Content-MD5": content_md5(body), "Content-Type": CONTENT_TYPE}
         answer = await self._call(partial(self._bucket.put_object, key, body, headers=headers), Step.UPLOAD)
         if not answer.headers.get("ETag"):
             raise Refused(Fault.NOT_A_STORAGE_ENDPOINT, Reply(answer.status))
@@ -117,8 +115,7 @@ class OssBucket:
         except ServerError as error:
             raise _refused(error, step) from None
         except (OssError, RedirectRefused, AnswerTooLarge, requests.RequestException, OSError) as error:
-            refused = transport_refusal(error)
-            raise refused or Refused(Fault.NOT_A_STORAGE_ENDPOINT, unknown_outcome=True) from None
+            raise unanswered(error) from None
         except STUMBLES as error:
             raise stumbled(error) from None
 

@@ -4,8 +4,6 @@ A client is made once for each endpoint and shared by everybody's credentials: i
 of the task that makes it, and with nothing else.
 """
 
-import base64
-import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
@@ -39,8 +37,9 @@ from workers.providers.base import (
     Reply,
     Uploaded,
     cause,
+    content_md5,
     stumbled,
-    transport_refusal,
+    unanswered,
 )
 
 # From S3's list of error codes, Google's for its XML API, and the services named in the comments.
@@ -286,10 +285,9 @@ class S3Bucket:
 
     async def _put(self, key: str, body: bytes) -> Uploaded:
         """With Content-MD5, which buckets with object lock demand."""
-        digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
         put = partial(
             self._client.put_object,
-            Bucket=self._bucket, Key=key, Body=body, ContentMD5=digest, ContentType=CONTENT_TYPE,
+            Bucket=self._bucket, Key=key, Body=body, ContentMD5=content_md5(body), ContentType=CONTENT_TYPE,
         )  # fmt: skip
         answer = await self._call(put, Step.UPLOAD)
         if not answer.get("ETag"):
@@ -345,7 +343,7 @@ def _transport(error: BaseException, step: Step, stranger: bool = False) -> Refu
         # Where a stranger redirects to another host, it would not be content with another region at this one.
         region = "" if stranger else redirect.headers.get("x-amz-bucket-region", "")
         return _told(reply, step, region, stranger)
-    return transport_refusal(error) or Refused(Fault.NOT_A_STORAGE_ENDPOINT, unknown_outcome=True)
+    return unanswered(error)
 
 
 def _told(reply: Reply, step: Step, region: str, stranger: bool) -> Refused:

@@ -43,9 +43,7 @@ def parse(parameters: Mapping[str, Any], *, allow_http: bool) -> Spec:
 
     Raises InvalidParameters with every fault at once; no message repeats a value.
     """
-    kind = parameters.get("type")
-    if not isinstance(kind, str) or kind not in SPECS:
-        raise InvalidParameters([_type_fault(parameters)])
+    kind = _kind(parameters)
     spec = SPECS[kind]
     # null is how a JSON client says "not given"; an empty optional field is how a form says it.
     given = {n: v for n, v in parameters.items() if v is not None and (v != "" or _required(spec, n))}
@@ -60,9 +58,7 @@ def place(parameters: Mapping[str, Any], *, allow_http: bool) -> dict[str, str]:
 
     Raises InvalidParameters as `parse` does; a credential among them is refused by its name.
     """
-    kind = parameters.get("type")
-    if not isinstance(kind, str) or kind not in SPECS:
-        raise InvalidParameters([_type_fault(parameters)])
+    kind = _kind(parameters)
     model = _PLACES[kind]
     taken = sorted(model.model_fields)
     rule = f"does not belong here: with type={kind} there are {', '.join(taken)}, and no credentials"
@@ -98,10 +94,15 @@ def _required(spec: type[Spec], name: str) -> bool:
     return name not in spec.model_fields or spec.model_fields[name].is_required()
 
 
-def _type_fault(parameters: Mapping[str, Any]) -> ParameterFault:
-    if parameters.get("type") in (None, ""):
-        return ParameterFault("type", "missing_parameter", f"type is required: one of {', '.join(TYPES)}.")
-    return ParameterFault("type", Fault.INVALID_PARAMETER, f"type must be one of {', '.join(TYPES)}.")
+def _kind(parameters: Mapping[str, Any]) -> str:
+    kind = parameters.get("type")
+    if isinstance(kind, str) and kind in SPECS:
+        return kind
+    if kind in (None, ""):
+        fault = ParameterFault("type", "missing_parameter", f"type is required: one of {', '.join(TYPES)}.")
+    else:
+        fault = ParameterFault("type", Fault.INVALID_PARAMETER, f"type must be one of {', '.join(TYPES)}.")
+    raise InvalidParameters([fault])
 
 
 def explain(kind: str, details: ErrorDetails) -> ParameterFault:
