@@ -3,9 +3,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-AZURITE := tests/servers/azurite
+AZURITE := tests/servers/azurite/node_modules/.installed
+CHROMIUM := $(if $(shell command -v chromium),,tests/browser/node_modules/.installed)
+PYTEST := --numprocesses 3 --dist loadfile --no-loadscope-reorder
+NPM := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --no-audit --no-fund --loglevel=error
 
-.PHONY: demo check test chromium format clean
+.PHONY: demo check test bench coverage faults soak format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python -m demo
@@ -17,37 +20,60 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/pytest --collect-only --quiet
 
-# Two files at a time, since most tests wait for something; what stands in one file shares its servers.
-test: chromium $(VENV)/.dev $(AZURITE)/node_modules/.installed
+# Three files at a time, since most tests wait for something; what stands in one file shares its servers. The order is that
+# of tests/conftest.py: those with few tests, which xdist would put last, are the longest.
+test: $(VENV)/.dev $(AZURITE) $(CHROMIUM)
+	$(BIN)/pytest $(PYTEST)
+
+# Ten minutes, beside nothing else: what it measures is printed, and written to bench/results.
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench.table
+
+# The same as test, and which lines were run, in every process that the tests start; that makes each of them slower.
+coverage: $(VENV)/.dev $(AZURITE) $(CHROMIUM)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/coverage run -m pytest $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-# The one thing that is no package of Python's: it belongs to the machine, so it is not installed behind its back.
-chromium:
-	@command -v chromium >/dev/null || { echo "The browser tests need Chromium: apt-get install chromium" >&2; exit 1; }
+# Every fault under steady load, one after the other, and the tables of what came of each in build: 35 minutes.
+# `make test` has a small part of them.
+faults: $(VENV)/.dev
+	$(BIN)/pytest tests/faults_e2e/every_fault.py tests/faults_e2e/every_delivery.py
+
+# Half an hour of mixed load: what grows is told, and fails.
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.faults_e2e.soak
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(AZURITE)/node_modules
+	rm -rf $(VENV) tests/servers/azurite/node_modules tests/browser/node_modules
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 3) and "Python 3.11.3 or newer is needed: make PYTHON=python3.11 …")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import platform, sys; sys.exit(sys.version_info < (3, 11, 3) and f"{sys.executable} is Python {platform.python_version()}, and Dropoff needs 3.11.3 or newer: name one with make PYTHON=/path/to/python3.13, after installing it if there is none (uv python install 3.13, or pyenv install 3.13).")'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
+	@echo "Installing Dropoff, a Redis and an object store into $(VENV): a minute, once."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@echo "Installing what the checks and tests need into $(VENV): some minutes, once."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-# Node comes with the development requirements, so that no other has to be installed.
-$(AZURITE)/node_modules/.installed: $(AZURITE)/package-lock.json $(VENV)/.dev
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --prefix $(AZURITE) --no-audit --no-fund --loglevel=error
+# Node comes with the development requirements, so that no other has to be installed. npm has been seen to fail and to
+# say that it has not, so what it was to bring is looked for.
+tests/servers/azurite/node_modules/.installed: tests/servers/azurite/package-lock.json $(VENV)/.dev
+	@echo "Installing Azurite, which stands in for Azure Blob Storage: half a minute, once."
+	@$(NPM) --prefix $(@D)/.. && test -d $(@D)/azurite
+	@touch $@
+
+tests/browser/node_modules/.installed: tests/browser/package-lock.json tests/browser/unpack.mjs $(VENV)/.dev
+	@echo "Installing a Chromium, since this machine has none: half a minute, once."
+	@$(NPM) --prefix $(@D)/.. && $(BIN)/node tests/browser/unpack.mjs
 	@touch $@

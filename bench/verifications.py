@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import psutil
 
 from tests.stack import DROPOFF, Deployment, Process, accepts, clean_environment, free_port, until
 
@@ -47,21 +48,29 @@ class Figures:
 
 
 @contextlib.contextmanager
-def store(latency: float) -> Iterator[str]:
-    """A store in a process of its own; its address."""
-    port = free_port()
+def child(port: int, *command: str, **variables: str) -> Iterator[Process]:
+    """A program in a process of its own, which takes connections at `port` if that is not 0; ended with those that it
+    has started."""
     with tempfile.TemporaryDirectory() as folder:
-        process = Process(
-            (sys.executable, "-m", "bench.store", str(port), str(latency)), Path(folder) / "log", clean_environment()
-        )
+        process = Process((sys.executable, "-m", *command), Path(folder) / "log", clean_environment(**variables))
         process.start()
         try:
-            until(lambda: accepts(port), "the store accepts connections")
-            yield f"http://127.0.0.1:{port}"
+            if port:
+                until(lambda: accepts(port, process), f"{command[0]} accepts connections")
+            yield process
         finally:
             assert process.popen
-            process.popen.kill()
+            for each in (*psutil.Process(process.popen.pid).children(recursive=True), process.popen):
+                each.kill()
             process.popen.wait()
+
+
+@contextlib.contextmanager
+def store(latency: float, hosts: int = 1) -> Iterator[str]:
+    """A store in a process of its own; its address, the first of so many."""
+    port = free_port()
+    with child(port, "bench.store", str(port), str(latency), str(hosts)):
+        yield f"http://127.0.0.1:{port}"
 
 
 @contextlib.contextmanager

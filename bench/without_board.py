@@ -3,12 +3,10 @@
 python -m bench.without_board api|worker [OPTIONS]
 """
 
-import sys
 from typing import Any
 
-from app.cli import main
-from app.jobs.board import Board
-from workers.main import main as work
+from app.cli.commands import main
+from app.monitor.board import Board
 
 
 def _nothing(*_: Any, **__: Any) -> None:
@@ -16,10 +14,5 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 if __name__ == "__main__":
-    Board.note = Board.stored = _nothing  # type: ignore[method-assign]
-    if sys.argv[1] == "worker":
-        # Celery reads them too.
-        sys.argv[1:] = []
-        work()
-    else:
-        main()
+    Board.note = _nothing  # type: ignore[method-assign]
+    main()

@@ -1,4 +1,4 @@
-"""`make demo`: a destination refused because its secret is wrong, and accepted when it is right, before your eyes."""
+"""`make demo`: a destination refused because its secret is wrong, accepted when it is right, and delivered to."""
 
 import json
 import os
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from app.domain.verification import Report
+from demo.deliver import deliver, put_files
 from demo.processes import HOST
 from demo.seaweedfs import SeaweedFS
 
@@ -32,7 +33,7 @@ def main() -> int:
         say("Starting an object store that checks signatures, and Dropoff …")
         with SeaweedFS(buckets=(BUCKET,)) as store, Dropoff(data) as dropoff:
             say(f"Both answer after {time.monotonic() - began:.1f} seconds.\n")
-            show(store, dropoff.url)
+            show(store, dropoff)
             say("\nDropoff keeps running; its log is in " + str(dropoff.log) + ". Press Ctrl-C to end.")
             return dropoff.wait()
     except KeyboardInterrupt:
@@ -52,9 +53,16 @@ class Dropoff:
         port = usual_or_free_port()
         self.url = f"http://{HOST}:{port}"
         self.log = data / "log"
+        self.source = data / "source"
+        self.source.mkdir()
         self._command = [sys.executable, "-m", "app.cli", "up", "--port", str(port), "--data", str(data)]
         # The store is on this machine and has no certificate, which is refused unless an operator allows it.
-        self._environment = {**os.environ, "DROPOFF_ALLOW_HTTP": "true", "DROPOFF_EGRESS_ALLOW": "127.0.0.0/8"}
+        self._environment = {
+            **os.environ,
+            "DROPOFF_ALLOW_HTTP": "true",
+            "DROPOFF_EGRESS_ALLOW": "127.0.0.0/8",
+            "DROPOFF_SOURCE": f"file://{self.source}",
+        }
 
     def __enter__(self) -> "Dropoff":
         with self.log.open("wb") as log:
@@ -72,6 +80,12 @@ class Dropoff:
     def __exit__(self, *_: object) -> None:
         self._end()
 
+    @property
+    def operator_key(self) -> str:
+        """What it printed, which opens the dashboard."""
+        _, _, rest = self.log.read_text(errors="replace").partition("The operator's key is ")
+        return rest.partition("\n")[0]
+
     def wait(self) -> int:
         return self._process.wait()
 
@@ -80,8 +94,9 @@ class Dropoff:
         self._process.wait()
 
 
-def show(store: SeaweedFS, url: str) -> None:
-    """The two creates, their answers, and what is in the bucket afterwards."""
+def show(store: SeaweedFS, dropoff: "Dropoff") -> None:
+    """The two creates, their answers, what is in the bucket afterwards, a delivery, and where to look."""
+    url, operator_key = dropoff.url, dropoff.operator_key
     body = {
         "name": "results",
         "enabled": True,
@@ -105,10 +120,19 @@ def show(store: SeaweedFS, url: str) -> None:
     say(Report.model_validate(destination["verification"]).as_text())
     say(f"In the bucket now: {store.objects(BUCKET) or 'nothing, as before'}")
 
-    title("3. Do it yourself")
+    title("3. A result set of three files, which are delivered to it")
+    for line in deliver(url, operator_key, destination["id"], put_files(dropoff.source)):
+        say(line)
+    say("In the bucket now:")
+    for key in store.objects(BUCKET):
+        say(f"  {len(store.content(BUCKET, key)):>10,} bytes  {key}")
+
+    title("4. Do it yourself")
     say(f"curl {url}/destinations -H 'Authorization: Bearer demo' -H 'Content-Type: application/json' \\")
     say(f"  -d '{json.dumps(body)}'")
     say(f"\ncurl '{url}/destinations?api_key=demo'")
+    say(f"\nThe dashboard is at {url}/dashboard, and opens with the operator's key {operator_key}")
+    say(f"The calls are at {url}/docs")
 
 
 def create(url: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:

@@ -18,7 +18,7 @@ START_SECONDS = 60.0
 LOG_SHOWN = 4000
 
 # Below those that systems give to outgoing connections, so that none of these takes one between look and use.
-_PORTS = range(10240, 32768)
+PORTS = range(10240, 32768)
 # What a server is given of this process's environment: nothing that could configure it.
 _KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 # Ends the server if this process is killed: nobody else holds the other end of its standard input.
@@ -31,7 +31,7 @@ class Ports:
     def __init__(self, count: int) -> None:
         for _ in range(1000):
             self._sign = socket.socket()
-            first = random.choice(_PORTS[:: count + 1])
+            first = random.choice(PORTS[:: count + 1])
             try:
                 self._sign.bind((HOST, first))
                 self.numbers = list(range(first + 1, first + 1 + count))

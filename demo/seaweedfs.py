@@ -53,7 +53,8 @@ class Key(NamedTuple):
 
 
 class SeaweedFS(Server):
-    """A store with `buckets`, of which those in `versioned` keep versions, and four keys.
+    """A store with `buckets`, of which those in `versioned` keep versions, those in `locked` also keep each for a day,
+    and four keys.
 
     `customer` may do everything in the buckets and nothing outside of them; `put_only` may put and not delete;
     `reader` may get and list; `admin` may do anything. With a certificate (its file and that of its private key)
@@ -68,10 +69,12 @@ class SeaweedFS(Server):
         certificate: tuple[Path, Path] | None = None,
         policies: Mapping[str, object] | None = None,
         domains: Sequence[str] = (),
+        locked: Sequence[str] = (),
     ) -> None:
         super().__init__(len(_PORT_OPTIONS))
-        self.buckets = tuple(dict.fromkeys((*buckets, *versioned)))
+        self.buckets = tuple(dict.fromkeys((*buckets, *versioned, *locked)))
         self.versioned = tuple(versioned)
+        self.locked = tuple(locked)
         self.admin, self.customer, self.put_only, self.reader = (Key.new() for _ in range(4))
         self._certificate = certificate
         self._policies = dict(policies or {})
@@ -91,6 +94,20 @@ class SeaweedFS(Server):
         """The key of everything in the bucket, old versions and delete markers too."""
         listed = self._client().list_object_versions(Bucket=bucket)
         return [entry["Key"] for kind in ("Versions", "DeleteMarkers") for entry in listed.get(kind, ())]
+
+    def empty(self, bucket: str) -> None:
+        """Delete everything in the bucket, whoever put it there."""
+        for key in self.objects(bucket):
+            self._client().delete_object(Bucket=bucket, Key=key)
+
+    def content(self, bucket: str, key: str) -> bytes:
+        """What the object `key` has."""
+        body: bytes = self._client().get_object(Bucket=bucket, Key=key)["Body"].read()
+        return body
+
+    def unfinished(self, bucket: str) -> int:
+        """How many uploads in parts were begun and not ended."""
+        return len(self._client().list_multipart_uploads(Bucket=bucket).get("Uploads", ()))
 
     def command(self) -> list[str]:
         beside = Path(sys.executable).parent / "weed"
@@ -134,9 +151,14 @@ class SeaweedFS(Server):
     def prepare(self) -> None:
         client = self._client()
         for bucket in self.buckets:
-            client.create_bucket(Bucket=bucket)
+            client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=bucket in self.locked)
         for bucket in self.versioned:
             client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        for bucket in self.locked:
+            rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+            client.put_object_lock_configuration(
+                Bucket=bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
+            )
 
     def clean_up(self) -> None:
         """SeaweedFS puts its sockets into /tmp whatever TMPDIR says, and leaves them there."""

@@ -1,27 +1,45 @@
-"""The storage servers, started when the first test asks for one and shared by all."""
+"""The servers that stand for what the product talks to, started when the first test asks for one and shared by all.
 
+The storage servers are in the modules of their types.
+"""
+
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
 
-from app.up import redis_binary
-from demo.seaweedfs import SeaweedFS
-from tests.servers import aws as moto
-from tests.servers import azure as azurite
+from app.cli.up import redis_binary
+from app.domain.types import TYPES
 from tests.servers import compatible
-from tests.servers import gcs as google
-from tests.servers import oss as alibaba
-from tests.servers.gcs import CREATE, EVERYTHING, LIST, Account, Bucket, GcsServer
-from tests.servers.oss import GET, PUT, Identity, OssBucket
-from tests.servers.oss import LIST as OSS_LIST
 from tests.servers.postgres import Postgres
-from tests.stack import REDIS_PASSWORD, Process, accepts, clean_environment, free_port, s3compatible, until
+from tests.stack import REDIS_PASSWORD, Process, clean_environment, free_port, wait_for_redis
 
-OSS_SECRET = "the-secret-of-all-the-keys-here"
-"""Of each key of the OSS double."""
+pytest_plugins = [f"tests.types.{kind}" for kind in TYPES]
+
+# The folders whose files take longest come first, so that the processes, each with a file at a time, end together.
+LONGEST_FIRST = ("faults_e2e", "e2e", "browser", "web", "contract", "faults")
+
+
+def pytest_configure() -> None:
+    # A shell without job control starts what is to run in the background with SIGINT ignored. Every process that the
+    # tests start would inherit that, and some are interrupted.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {folder: rank for rank, folder in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path.parent.name, len(ranks)))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where everything must be tried, a test that was skipped is one that failed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if "DROPOFF_TESTS_SKIP_NOTHING" in os.environ and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")
@@ -43,68 +61,6 @@ def certificate(authority: Path) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="session")
-def seaweedfs(certificate: tuple[Path, Path]) -> Iterator[SeaweedFS]:
-    """An S3-compatible store, over http and over TLS."""
-    kept = ("results",), ("versioned",)
-    with SeaweedFS(*kept, certificate=certificate, domains=compatible.HOSTS) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def good(seaweedfs: SeaweedFS) -> dict[str, Any]:
-    """A body that is accepted."""
-    return s3compatible(seaweedfs.url, *seaweedfs.customer)
-
-
-@pytest.fixture(scope="session")
-def aws() -> Iterator[moto.Aws]:
-    """Amazon S3."""
-    with moto.aws() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def azure() -> Iterator[azurite.Azure]:
-    """Azure Blob Storage."""
-    with azurite.azure() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def gcs(seaweedfs: SeaweedFS) -> Iterator[google.GcsServer]:
-    """Google Cloud Storage: the JSON API, and an XML API that SeaweedFS answers."""
-    buckets = {"results": Bucket(), "versioned": Bucket(versioning=True), "kept": Bucket(retention=True)}
-    accounts = {
-        "owner": Account(dict.fromkeys(buckets, EVERYTHING)),
-        "writer": Account(dict.fromkeys(buckets, (CREATE,))),
-        "reader": Account(dict.fromkeys(buckets, (LIST,))),
-        "gone": Account(dict.fromkeys(buckets, EVERYTHING), disabled=True),
-    }
-    with GcsServer(buckets, accounts, xml_upstream=seaweedfs.url) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def oss() -> Iterator[alibaba.Oss]:
-    """Alibaba Cloud OSS."""
-    with alibaba.oss() as running:
-        running.identities = {
-            "LTAI5tOwner000000000": Identity(OSS_SECRET),
-            "LTAI5tDisabled000000": Identity(OSS_SECRET, enabled=False),
-            "LTAI5tPutOnly0000000": Identity(OSS_SECRET, (PUT,)),
-            "LTAI5tReadOnly000000": Identity(OSS_SECRET, (GET, OSS_LIST)),
-            "LTAI5tNoVersions0000": Identity(OSS_SECRET, (PUT, alibaba.DELETE)),
-        }
-        running.buckets = {
-            "results": OssBucket(),
-            "versioned": OssBucket(versioned=True),
-            "worm": OssBucket(worm=True),
-            "elsewhere": OssBucket(region="eu-central-1"),
-        }
-        yield running
-
-
-@pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """PostgreSQL."""
     with Postgres() as running:
@@ -119,7 +75,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("redis") / "log"
     process = Process((redis_binary(), *arguments), log, clean_environment())
     process.start()
-    until(lambda: accepts(port), "Redis accepts connections")
+    wait_for_redis(process, port)
     yield f"redis://:{REDIS_PASSWORD}@127.0.0.1:{port}/0"
     process.stop()
 

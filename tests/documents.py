@@ -28,3 +28,9 @@ def blocks(document: str) -> list[Block]:
             text = "\n".join(iter(lambda: next(lines), line[: fence.start(1)]))
             found.append(Block(tuple(headings), fence[1], textwrap.dedent(text) + "\n"))
     return found
+
+
+def documented_acl() -> list[str]:
+    """What docs/operating.md gives a user of Redis, after its name and password."""
+    (block,) = [block for block in blocks("docs/operating.md") if block.language == "redis"]
+    return block.text.split()[5:]

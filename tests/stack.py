@@ -1,8 +1,11 @@
 """The product as a user runs it, started for tests: `dropoff up`, or its processes one by one."""
 
+import asyncio
 import contextlib
 import json
 import os
+import random
+import secrets
 import signal
 import socket
 import subprocess
@@ -11,17 +14,25 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.store.sealing import new_key
-from app.up import redis_binary
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.cli.up import redis_binary
+from app.messages.sealing import new_key
+from app.store.accounts import Accounts
+from app.store.engine import migrate, open_engine
+from demo.processes import PORTS
 
 REDIS_PASSWORD = "a-password-for-tests"
 DROPOFF = (sys.executable, "-m", "app.cli")
 """The command `dropoff`."""
+READY = "worker ready"
+"""What a worker says when it takes jobs."""
 START_SECONDS = 60
 STOP_SECONDS = 30
 # Whatever the machine's own environment has must not reach the product under test.
@@ -39,6 +50,14 @@ class Answer:
     headers: Mapping[str, str]
     text: str
     seconds: float
+
+    def __repr__(self) -> str:
+        """So short that a failed comparison shows all of it: what the client is told, if it is told anything."""
+        try:
+            said = self.json["request_info"]["message"]
+        except (ValueError, LookupError, TypeError):
+            said = self.text[:200]
+        return f"<{self.status} after {self.seconds:.3f} s: {said}>"
 
     @property
     def json(self) -> dict[str, Any]:
@@ -137,10 +156,12 @@ def s3compatible(endpoint: str, key: str = "k", secret: str = "s") -> dict[str, 
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on at this moment, and that no connection is given which is made meanwhile."""
+    while True:
+        port = random.choice(PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def until(check: Callable[[], Any], what: str, seconds: float = START_SECONDS) -> Any:
@@ -246,8 +267,9 @@ def wait_ready(process: Process) -> None:
 class Deployment:
     """Redis, API processes and workers, each a process of its own that can be stopped, frozen and started.
 
-    `api`, `worker` and `url` are the first ones. Settings are DROPOFF_ variables without the prefix, in lower case;
-    what is in capitals is a variable as it stands. `dropoff` is the command that runs the processes.
+    `api`, `worker` and `url` are the first ones; those that deliver are the last of `workers`. Settings are DROPOFF_
+    variables without the prefix, in lower case; what is in capitals is a variable as it stands. `dropoff` is the
+    command that runs the processes.
     """
 
     def __init__(
@@ -255,20 +277,18 @@ class Deployment:
         folder: Path,
         apis: int = 1,
         workers: int = 1,
+        deliveries: int = 0,
         dropoff: tuple[str, ...] = DROPOFF,
         **settings: str,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._redis_port, ports = free_port(), [free_port() for _ in range(apis)]
-        self.redis_url = f"redis://:{REDIS_PASSWORD}@127.0.0.1:{self._redis_port}/0"
-        self.environment = clean_environment(
-            DROPOFF_DATA=str(folder),
-            DROPOFF_REDIS_URL=self.redis_url,
-            DROPOFF_SECRET_KEYS=new_key(),
-            **{name if name.isupper() else f"DROPOFF_{name.upper()}": value for name, value in settings.items()},
-        )
-        arguments = ("--port", str(self._redis_port), "--bind", "127.0.0.1", "--requirepass", REDIS_PASSWORD)
+        self.redis_port, ports = free_port(), [free_port() for _ in range(apis)]
+        self.redis_url = f"redis://:{REDIS_PASSWORD}@127.0.0.1:{self.redis_port}/0"
+        given = {name if name.isupper() else f"DROPOFF_{name.upper()}": value for name, value in settings.items()}
+        own = {"DROPOFF_DATA": str(folder), "DROPOFF_REDIS_URL": self.redis_url, "DROPOFF_SECRET_KEYS": new_key()}
+        self.environment = clean_environment(**{**own, **given})
+        arguments = ("--port", str(self.redis_port), "--bind", "127.0.0.1", "--requirepass", REDIS_PASSWORD)
         kept = ("--dir", str(folder), "--appendonly", "yes", "--save", "60 1")
         self.redis = self._process("redis", redis_binary(), *arguments, *kept)
         self.apis = [
@@ -276,6 +296,9 @@ class Deployment:
             for n, port in enumerate(ports)
         ]
         self.workers = [self._process(f"worker{n or ''}", *dropoff, "worker") for n in range(workers)]
+        self.workers += [
+            self._process(f"deliveries{n or ''}", *dropoff, "worker", "--deliveries") for n in range(deliveries)
+        ]
         self.urls = [f"http://127.0.0.1:{port}" for port in ports]
         self.api, self.worker, self.url = self.apis[0], self.workers[0], self.urls[0]
 
@@ -291,23 +314,61 @@ class Deployment:
 
     def client(self, account: str = "tester") -> Api:
         """A client with a new key of `account`."""
-        return Api(self.url, self.dropoff("keys", "create", account).strip())
+        key = secrets.token_urlsafe(32)
+        self._in_database(lambda engine: Accounts(engine).ensure_key(account, key))
+        return Api(self.url, key)
+
+    def clients(self, account: str = "tester") -> tuple[Api, ...]:
+        """A client of each API process, all with the same new key of `account`."""
+        first = self.client(account)
+        return tuple(Api(url, first.key) for url in self.urls)
+
+    def migrate(self) -> None:
+        """Bring the database's schema to this release's."""
+        self._in_database(migrate)
+
+    def _in_database(self, call: Callable[[AsyncEngine], Awaitable[Any]]) -> None:
+        """Do what a command of `dropoff` does with the database, without the second that its process takes to begin."""
+
+        async def work() -> None:
+            async with open_engine(self.database_url) as engine:
+                await call(engine)
+
+        # The caller may be in a loop of its own.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, work()).result()
 
     def start_redis(self) -> None:
         self.redis.start()
-        until(lambda: accepts(self._redis_port), "Redis accepts connections")
+        wait_for_redis(self.redis, self.redis_port)
 
     def start_api(self, number: int = 0) -> None:
         self.apis[number].start()
+        self._wait_for_api(number)
+
+    def _wait_for_api(self, number: int) -> None:
         port = int(self.urls[number].rpartition(":")[2])
-        until(lambda: accepts(port), f"the API listens\n{self.apis[number].log}")
+        until(lambda: accepts(port, self.apis[number]), f"the API listens\n{self.apis[number].log}")
 
     def start_worker(self, number: int = 0) -> None:
         """Return when the worker has said once more that it is ready."""
         worker = self.workers[number]
-        before = worker.log.count("worker ready") if worker.log_path.exists() else 0
+        before = worker.log.count(READY) if worker.log_path.exists() else 0
         worker.start()
-        until(lambda: worker.log.count("worker ready") > before, f"the worker is ready\n{worker.log}")
+        until(lambda: worker.log.count(READY) > before, f"the worker is ready\n{worker.log}")
+
+    def start_ended(self) -> None:
+        """Start every API process and worker that has ended; return when all of them are ready."""
+        apis = [number for number, api in enumerate(self.apis) if api.popen and api.popen.poll() is not None]
+        ended = [worker for worker in self.workers if worker.popen and worker.popen.poll() is not None]
+        said = [worker.log.count(READY) for worker in ended]
+        # They do not wait for each other.
+        for process in (*(self.apis[number] for number in apis), *ended):
+            process.start()
+        for number in apis:
+            self._wait_for_api(number)
+        for worker, before in zip(ended, said, strict=True):
+            until(lambda log=worker, n=before: log.log.count(READY) > n, f"the worker is ready\n{worker.log}")
 
     @property
     def database_url(self) -> str:
@@ -319,12 +380,15 @@ class Deployment:
 
     def __enter__(self) -> "Deployment":
         try:
-            self.dropoff("migrate")
+            self.migrate()
             self.start_redis()
+            # They do not wait for each other.
+            for process in (*self.apis, *self.workers):
+                process.start()
             for number in range(len(self.apis)):
-                self.start_api(number)
-            for number in range(len(self.workers)):
-                self.start_worker(number)
+                self._wait_for_api(number)
+            for worker in self.workers:
+                until(lambda log=worker: READY in log.log, f"the worker is ready\n{worker.log}")
         except BaseException:
             self.stop()
             raise
@@ -340,7 +404,43 @@ class Deployment:
                 stopping.callback(process.stop)
 
 
-def accepts(port: int) -> bool:
+async def account_of(accounts: Accounts, key: str) -> int | None:
+    """The number of the account that `key` opens; None where it opens none."""
+    owner = await accounts.owner_of(key)
+    return owner.account if owner else None
+
+
+def kill(*processes: Process) -> None:
+    """Kill them, together, and return when they are gone."""
+    for process in processes:
+        process.signal(signal.SIGKILL)
+    for process in processes:
+        assert process.popen
+        process.popen.wait(10)
+
+
+@contextlib.contextmanager
+def redis_server(folder: Path, *arguments: str) -> Iterator[str]:
+    """The URL of a Redis without a password that keeps nothing, started with `arguments` beside its own."""
+    port = free_port()
+    command = (redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "")
+    process = Process((*command, *arguments), folder / "redis.log", clean_environment())
+    process.start()
+    try:
+        wait_for_redis(process, port)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.stop()
+
+
+def wait_for_redis(process: Process, port: int) -> None:
+    until(lambda: accepts(port, process), f"Redis accepts connections\n{process.log}")
+
+
+def accepts(port: int, process: Process | None = None) -> bool:
+    """Whether connections to `port` are taken; fails with the log of `process` where that has ended."""
+    if process:
+        assert process.popen and process.popen.poll() is None, f"{process.command} ended:\n{process.log}"
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False

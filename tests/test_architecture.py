@@ -5,29 +5,34 @@ from pathlib import Path
 
 import pytest
 
-from app.domain.errors import ADVICE, Fault
-from app.domain.specs import SPECS
+from app.domain.faults import ADVICE, Fault
+from app.domain.types import SPECS
 from app.domain.verification import Step
 from app.settings import Settings
+from tests.faults.verifying import providers
+from tests.types.every import STORAGES
 
 ROOT = Path(__file__).parents[1]
 PLACEHOLDERS = {"parameter", "provider", "host", "bucket", "noun", "prefix", "object", "seconds", "detail"}
 
-# Three types speak one dialect, so one provider serves them.
-PROVIDER_OF = {"s3": "s3", "s3compatible": "s3", "gcs": "gcs", "azure": "azure", "oss": "oss"}
+# What all providers share.
+SHARED = {"__init__", "multipart", "port", "refusals", "registry"}
 
 
-@pytest.mark.parametrize("kind", SPECS)
-def test_each_type_has_a_spec_and_a_provider(kind: str) -> None:
-    assert (ROOT / "app/domain/specs" / f"{kind}.py").is_file()
-    assert (ROOT / "workers/providers" / f"{PROVIDER_OF[kind]}.py").is_file()
+@pytest.mark.parametrize("name", STORAGES)
+async def test_each_way_to_store_is_served_by_the_provider_of_its_type(name: str) -> None:
+    """Or by that of a dialect that several types speak."""
+    assert (ROOT / "app/domain/types" / f"{STORAGES[name].type}.py").is_file()
+    async with providers() as provider_for:
+        module = type(await provider_for(STORAGES[name].spec())).__module__
+    assert module.split(".")[:3] == ["workers", "storage", STORAGES[name].served_by]
 
 
 def test_each_file_of_specs_and_providers_serves_a_type() -> None:
-    specs = {path.stem for path in (ROOT / "app/domain/specs").glob("*.py")} - {"__init__", "base"}
-    providers = {path.stem for path in (ROOT / "workers/providers").glob("*.py")} - {"__init__", "base"}
+    specs = {path.stem for path in (ROOT / "app/domain/types").glob("*.py")} - {"__init__", "base"}
+    files = {path.relative_to(ROOT / "workers/storage").parts[0] for path in (ROOT / "workers/storage").rglob("*.py")}
     assert specs == set(SPECS)
-    assert providers == set(PROVIDER_OF.values())
+    assert {name.removesuffix(".py") for name in files} - SHARED == {each.served_by for each in STORAGES.values()}
 
 
 @pytest.mark.parametrize("kind", SPECS)
@@ -53,7 +58,7 @@ def test_each_event_that_warns_has_its_alert_and_each_alert_its_event() -> None:
 
 @pytest.mark.parametrize("fault", Fault)
 def test_each_fault_has_advice_and_a_line_in_the_documentation(fault: Fault) -> None:
-    for text in (ADVICE[fault].text, *ADVICE[fault].by_type.values()):
+    for text in (ADVICE[fault].text, *(spec.advice_text(fault) for spec in SPECS.values())):
         assert set(re.findall(r"\{(\w*)\}", text)) <= PLACEHOLDERS
     assert f"| `{fault}` |" in (ROOT / "docs/providers.md").read_text()
 

@@ -1,20 +1,19 @@
-"""The one asyncio loop of a worker process, which all of Celery's threads submit to."""
+"""The one asyncio loop of a worker process, which Celery's own thread submits to."""
 
 import asyncio
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
 class Loop:
-    """An event loop in a thread of its own. `threads` bounds how many name look-ups may be under way at once."""
+    """An event loop in a thread of its own."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(ThreadPoolExecutor(threads, "resolve"))
         self._thread = threading.Thread(target=self._loop.run_forever, name="loop", daemon=True)
         self._thread.start()
 
@@ -22,6 +21,6 @@ class Loop:
         """What `work` returns or raises, waited for in the calling thread."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def submit(self, work: Coroutine[Any, Any, None]) -> None:
-        """Have `work` done, which raises nothing, without waiting for it."""
-        asyncio.run_coroutine_threadsafe(work, self._loop)
+    def start(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Have `work` done; the future tells of its end, in the loop's thread."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)

@@ -1,69 +1,108 @@
 """The worker's composition root: settings, the Celery app, the loop, and what lives on it."""
 
+import contextlib
 import os
+import secrets
+import signal
 import socket
 import sys
-from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import Any
 
 import structlog
-from celery.signals import setup_logging, worker_ready, worker_shutdown
 from prometheus_client import start_http_server
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
-from app import logs, tracing
-from app.domain.specs.base import Spec
-from app.domain.specs.gcs import GcsSpec
-from app.jobs.board import Board
-from app.jobs.queue import TASK, celery_app, connect
-from app.jobs.signs import Signs
+from app.messages.claims import Claims
+from app.messages.clock import Clock
+from app.messages.connections import Address, ClusterMode, parse_redis_url, refuse_cluster
+from app.messages.intents import Intents
+from app.messages.keys import DELIVERY_QUEUE, QUEUE
+from app.messages.sealing import Sealer
+from app.monitor.board import Board
+from app.monitor.heartbeats import Heartbeats
+from app.observe import logs, tracing
 from app.settings import Settings
-from app.store.sealing import Sealer
-from workers.egress import Guard, blocking_session, guarded_session
-from workers.life import Life, show_life
+from workers.bulkhead import Bulkhead
+from workers.cleanup import Cleanup
+from workers.consumer import Consuming, celery_app, serve
+from workers.deliver import Memory
+from workers.deliveries import Deliveries
+from workers.heartbeat import HeartbeatSender
 from workers.loop import Loop
-from workers.providers.azure import AzureProvider
-from workers.providers.base import Provider
-from workers.providers.gcs import GcsProvider
-from workers.providers.oss import OssProvider
-from workers.providers.s3 import S3Provider
+from workers.pool import coroutine_pool
+from workers.sightings import Sightings
+from workers.source import open_source
+from workers.storage.multipart import REQUEST_SECONDS
+from workers.storage.registry import open_providers
 from workers.tasks import Verifications
 
 log = structlog.get_logger()
 
-
-async def open_providers(stack: AsyncExitStack, settings: Settings) -> Callable[[Spec], Provider]:
-    """Which provider serves a spec; what they hold open is closed with `stack`."""
-    guard = Guard(settings.egress_allow)
-    session = await stack.enter_async_context(guarded_session(guard))
-    s3 = S3Provider(session, settings)
-    await s3.warm_up()
-    gcs, azure = GcsProvider(session, settings), AzureProvider(session, settings)
-    oss = OssProvider(blocking_session(guard, settings.worker_threads), settings)
-    stack.callback(oss.close)
-    by_type: dict[str, Provider] = {"s3": s3, "s3compatible": s3, "gcs": s3, "azure": azure, "oss": oss}
-
-    def provider_for(spec: Spec) -> Provider:
-        by_service_account = isinstance(spec, GcsSpec) and spec.gcs_service_account_key
-        return gcs if by_service_account else by_type[spec.type]
-
-    return provider_for
+MEMORY = 48 * 1024 * 1024
+"""Bytes of files that a worker which delivers may have in memory at once."""
 
 
-async def _open(stack: AsyncExitStack, name: str, sealer: Sealer, settings: Settings) -> tuple[Verifications, Life]:
-    redis = connect(settings)
-    redis.connection_pool.connection_kwargs["retry"] = Retry(ExponentialBackoff(cap=1, base=0.1), 5)
+async def _connected(stack: AsyncExitStack, address: Address) -> tuple[Redis, Clock]:
+    """A client of Redis for what is read and written as text, and Redis' time. Raises ClusterMode."""
+    redis, clock = address.connect(), Clock()
     stack.push_async_callback(redis.aclose)
-    board = Board(redis, settings, worker=name)
+    await refuse_cluster(redis)
+    with contextlib.suppress(RedisError, OSError):
+        await clock.renew(redis)
+    return redis, clock
+
+
+async def _open(
+    stack: AsyncExitStack,
+    name: str,
+    sealer: Sealer,
+    address: Address,
+    consuming: Consuming,
+    settings: Settings,
+    bulkhead: Bulkhead,
+) -> tuple[Verifications, HeartbeatSender]:
+    """What carries jobs out, with all that it needs, and what tells of it; closed with `stack`. Raises ClusterMode."""
+    redis, clock = await _connected(stack, address)
+    raw = address.connect(decode=False, gather=True)
+    stack.push_async_callback(raw.aclose)
+    board = Board(redis, clock, jobs=settings.board_jobs, worker=name)
     await stack.enter_async_context(board.writing())
-    verifications = Verifications(sealer, await open_providers(stack, settings), redis, board, settings)
-    # Before what they need is closed.
-    stack.push_async_callback(verifications.close)
-    life = Life(Signs(redis), name, settings.worker_threads, lambda: verifications.running)
-    stack.push_async_callback(life.end)
-    return verifications, life
+    claims = Claims(raw, settings.hold_seconds * 2)
+    providers = await open_providers(stack, settings)
+    verifications = Verifications(
+        name, sealer, providers, claims, clock, board, Sightings(redis, clock, sealer), settings.verify_seconds,
+        propagation_seconds=settings.propagation_seconds, bulkhead=bulkhead,
+    )  # fmt: skip
+    await stack.enter_async_context(bulkhead.looking.running())
+    cleanup = Cleanup(Intents(raw), sealer, providers, clock, settings.verify_seconds)
+    await stack.enter_async_context(cleanup.looking.running())
+    sender = HeartbeatSender(
+        Heartbeats(redis, clock), clock, name, lambda: settings.room + bulkhead.silent, lambda: verifications.running,
+        consuming.reading,
+    )  # fmt: skip
+    stack.push_async_callback(sender.end)
+    sender.beating.start()
+    return verifications, sender
+
+
+async def _open_deliveries(
+    stack: AsyncExitStack, name: str, sealer: Sealer, address: Address, consuming: Consuming, settings: Settings
+) -> tuple[Deliveries, HeartbeatSender]:
+    """As `_open`, of a worker that delivers."""
+    redis, clock = await _connected(stack, address)
+    providers = await open_providers(stack, settings.model_copy(update={"verify_seconds": REQUEST_SECONDS}))
+    source = await stack.enter_async_context(open_source(settings.source.get_secret_value()))
+    deliveries = Deliveries(name, sealer, providers, source, redis, clock, Memory(MEMORY))
+    deliveries.reporting.start()
+    stack.push_async_callback(deliveries.reporting.stop)
+    sender = HeartbeatSender(
+        Heartbeats(redis, clock), clock, name, lambda: settings.delivery_jobs, lambda: deliveries.running,
+        consuming.reading, deliveries=True,
+    )  # fmt: skip
+    stack.push_async_callback(sender.end)
+    sender.beating.start()
+    return deliveries, sender
 
 
 def _serve_metrics(stack: AsyncExitStack, address: str) -> None:
@@ -75,48 +114,60 @@ def _serve_metrics(stack: AsyncExitStack, address: str) -> None:
     stack.callback(server.shutdown)
 
 
-def main() -> None:
-    """Run one worker process until it is told to stop; jobs under way are finished first."""
-    settings = Settings()
+def main(settings: Settings, *, deliveries: bool = False) -> None:
+    """Run one worker process until it is told to stop; jobs under way are finished first. With `deliveries` it is one
+    that delivers files, which hands back what it cannot finish soon. Raises BadRedisUrl."""
     try:
         sealer = Sealer(settings.sealing_keys)
     except ValueError as error:
         sys.exit(f"dropoff worker: {error}")
-    if not settings.redis_url.get_secret_value():
-        sys.exit("dropoff worker: DROPOFF_REDIS_URL is not set")
-    app = celery_app(settings)
-    loop = Loop(settings.worker_threads)
+    address = parse_redis_url(settings.redis_url.get_secret_value())
+    if deliveries and not settings.delivers:
+        sys.exit("dropoff worker: DROPOFF_SOURCE is not set, from which a worker with --deliveries reads files")
+    logs.configure("worker", settings.log_level)
+    if settings.worker_threads is not None:
+        log.warning("a setting has a new name", setting="DROPOFF_WORKER_THREADS", new_name="DROPOFF_WORKER_JOBS")
+    app = celery_app(address, DELIVERY_QUEUE if deliveries else QUEUE)
+    jobs = settings.delivery_jobs if deliveries else settings.room
+    loop = Loop()
     stack = AsyncExitStack()
-    # There may be several on one machine.
-    name = f"dropoff-{os.getpid()}@{socket.gethostname()}"
-    verifications, life = loop.run(_open(stack, name, sealer, settings))
+    # There may be several on one machine. One that is started again, with the same number in its container, must not be
+    # taken for the one that died.
+    celery_name = f"dropoff-{os.getpid()}@{socket.gethostname()}"
+    name = f"{celery_name}:{secrets.token_hex(2)}"
+    consuming = Consuming()
+    bulkhead = None if deliveries else Bulkhead(jobs)
+    try:
+        opened = (stack, name, sealer, address, consuming, settings)
+        work: Verifications | Deliveries
+        if bulkhead is None:
+            work, sender = loop.run(_open_deliveries(*opened))
+        else:
+            work, sender = loop.run(_open(*opened, bulkhead))
+    except ClusterMode as error:
+        sys.exit(f"dropoff worker: {error}")
     if settings.worker_metrics:
         _serve_metrics(stack, settings.worker_metrics)
 
-    @setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]
-    def configure(**_: Any) -> None:
-        logs.configure("worker", settings.log_level)
-        stack.enter_context(tracing.exporting("worker"))
+    stack.enter_context(tracing.exporting("worker"))
+    app.steps["consumer"].add(consuming.step())
 
-    @app.task(name=TASK)  # type: ignore[untyped-decorator]
-    def verify(sealed: str) -> None:
-        loop.run(verifications.carry_out(sealed))
+    def ready() -> None:
+        loop.run(sender.ready())
+        log.info("worker ready", jobs=jobs)
 
-    show_life(app, loop, life)
-    worker_ready.connect(lambda **_: log.info("worker ready", threads=settings.worker_threads), weak=False)
-    worker_shutdown.connect(lambda **_: loop.run(stack.aclose()), weak=False)
-    app.worker_main(
-        [
-            "--quiet",
-            "worker",
-            "--pool=threads",
-            f"--hostname={name}",
-            f"--concurrency={settings.worker_threads}",
-            "--without-gossip",
-            "--without-mingle",
-        ]
-    )
+    def stopping() -> None:
+        if isinstance(work, Deliveries):
+            # Else it would be given more for as long as it seems to read.
+            consuming.end()
+            loop.start(sender.ready())
+            loop.start(work.stop())
 
-
-if __name__ == "__main__":
-    main()
+    try:
+        status = serve(app, coroutine_pool(loop, work.carry_out, bulkhead), celery_name, jobs, ready, stopping)
+    finally:
+        loop.run(stack.aclose())
+        # All is done. Python sets its handlers back at the end: whoever is told to stop again would seem to have died.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+    sys.exit(status)

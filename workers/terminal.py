@@ -13,15 +13,14 @@ from typing import NoReturn
 import click
 import structlog
 
-from app import logs
 from app.domain import prefix
+from app.domain.deletes import DeletePolicy
 from app.domain.errors import InvalidParameters, ParameterFault
-from app.domain.specs import SPECS, parse
-from app.domain.specs.base import Spec
+from app.domain.types import SPECS, parse
+from app.domain.types.base import Spec
 from app.domain.verification import Report
+from app.observe import logs
 from app.settings import InvalidSettings, Settings, read_settings
-from workers.main import open_providers
-from workers.verify import verify
 
 log = structlog.get_logger()
 
@@ -101,10 +100,19 @@ def _advice(fault: ParameterFault, credentials: frozenset[str]) -> str:
 
 
 async def _verified(spec: Spec, key: str, settings: Settings) -> Report:
+    # The SDKs, once it is known that there is something to do.
+    from workers.storage.registry import open_providers
+    from workers.verify import verify
+
     async with AsyncExitStack() as stack:
         provider_for = await open_providers(stack, settings)
         job = str(uuid.uuid4())
-        return await verify(provider_for(spec), spec, key, within=settings.verify_seconds, job=job)
+        lenient = settings.delete is DeletePolicy.LENIENT
+
+        return await verify(
+            await provider_for(spec), spec, key,
+            timeout=settings.verify_seconds, job=job, lenient=lenient, multipart=settings.delivers,
+        )  # fmt: skip
 
 
 def _fail(*messages: str) -> NoReturn:
@@ -162,6 +170,3 @@ main = _Command(
     help=_HELP,
     context_settings={"allow_extra_args": True, "help_option_names": ["-h", "--help"]},
 )
-
-if __name__ == "__main__":
-    main(prog_name="dropoff verify")

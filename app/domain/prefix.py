@@ -1,4 +1,4 @@
-"""Path prefixes: what one may contain, how its tokens are filled, how a key is made of it."""
+"""Path prefixes: what they may contain, how their tokens are replaced, and how a file's key is made of one."""
 
 import re
 import secrets
@@ -7,15 +7,16 @@ from datetime import date, datetime
 
 TOKENS = ("COLLECTION_ID", "COLLECTION_NAME", "RESULT_SET_ID", "DATE")
 
-# What the name of every test file begins with, so that a policy can be written for them.
+# The name of every test file begins with this, so that a policy can allow the delete of nothing else.
 TEST_FILE = "dropoff-verify-"
 
-# A prefix may use this many bytes of the 1,023 that the strictest store (OSS) allows a whole key, counted with
-# its tokens at their longest; what remains is for the file's own name.
+# A destination can change its type, so a prefix keeps the strictest rule of all types. OSS allows a key of 1,023 bytes;
+# a prefix may take this many of them, with its tokens at their longest, and the rest is for the file's name.
 LONGEST_PREFIX_BYTES = 700
+LONGEST_NAME_BYTES = 255
 # Azure allows 254 folders in a key.
 MOST_FOLDERS = 250
-_LONGEST_VALUE = {"COLLECTION_ID": 32, "COLLECTION_NAME": 255, "RESULT_SET_ID": 32, "DATE": 10}
+_LONGEST_VALUE = {"COLLECTION_ID": 64, "COLLECTION_NAME": 255, "RESULT_SET_ID": 32, "DATE": 10}
 
 _WORD = re.compile(r"%([A-Za-z_][A-Za-z0-9_]*)%")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff\ud800-\udfff]")
@@ -23,9 +24,9 @@ _UNSAFE_IN_NAME = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff\ud
 
 
 def why_refused(prefix: str) -> str | None:
-    """The rule that `prefix` breaks, as the end of a sentence that begins with the parameter; None if it is fine.
+    """The rule that `prefix` breaks, to continue a sentence that begins with the parameter's name; None if it is fine.
 
-    One leading and one trailing slash are accepted and mean nothing.
+    One leading and one trailing slash are accepted and have no effect.
     """
     if _CONTROL.search(prefix):
         return "must not contain control characters or line breaks"
@@ -52,27 +53,44 @@ def why_refused(prefix: str) -> str | None:
     return None
 
 
+def why_name_refused(name: str) -> str | None:
+    """The rule that a file's name breaks, to continue a sentence that begins with what it is; None if it is fine.
+
+    It is the last part of a key, as it stands: nothing in it is replaced.
+    """
+    if not name or len(name.encode(errors="surrogatepass")) > LONGEST_NAME_BYTES:
+        return f"must have 1 to {LONGEST_NAME_BYTES} bytes"
+    if _UNSAFE_IN_NAME.search(name):
+        return "must not contain / or \\, control characters or line breaks"
+    if name.endswith("."):
+        return "must not end with a dot"
+    return None
+
+
 def folder(prefix: str) -> str:
-    """The prefix without the one leading and the one trailing slash that a customer may write."""
+    """`prefix` without the one leading and the one trailing slash that are accepted."""
     return prefix.removeprefix("/").removesuffix("/")
 
 
 def key(prefix: str, values: Mapping[str, str], file_name: str) -> str:
-    """The key of `file_name` under `prefix`, its tokens replaced by `values` (by token name, made safe here),
-    joined by exactly one slash. A token inside a value is not replaced again."""
+    """The key of `file_name` under `prefix`, joined by exactly one slash.
+
+    Each token is replaced by its value in `values`, which is made safe for a key. A token inside a value is not
+    replaced again.
+    """
     filled = _WORD.sub(lambda match: safe_name(values[match[1]]), folder(prefix))
     return f"{filled}/{file_name}" if filled else file_name
 
 
 def fixed(prefix: str) -> str:
-    """What the key of every file under `prefix` begins with: all that stands before the first token."""
+    """What the key of every file under `prefix` begins with: its part before the first token."""
     if token := _WORD.search(folder(prefix)):
         return folder(prefix)[: token.start()]
     return f"{folder(prefix)}/" if folder(prefix) else ""
 
 
 def test_key(prefix: str, now: datetime) -> str:
-    """The key of a test file: where real files would go under `prefix`, at a name that is never used twice."""
+    """The key of a test file: where files would go under `prefix` at `now` (UTC), with a name that is used once."""
     return key(prefix, sample_values(now.date()), f"{TEST_FILE}{secrets.token_hex(16)}.txt")
 
 
@@ -83,7 +101,7 @@ def safe_name(name: str) -> str:
 
 
 def sample_values(today: date) -> dict[str, str]:
-    """Values for every token, as a test file uses them. `today` is the UTC date."""
+    """A value for every token, for the key of a test file. `today` is the UTC date."""
     return {
         "COLLECTION_ID": "000000000000",
         "COLLECTION_NAME": "dropoff-verify",

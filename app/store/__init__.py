@@ -1,1 +1,1 @@
-"""What is kept: accounts, keys and destinations, their credentials sealed."""
+"""The database: accounts, keys, destinations with their credentials sealed, and idempotency keys. The only SQL."""

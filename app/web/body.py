@@ -7,13 +7,20 @@ from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
-from app.domain.errors import InvalidRequest
-from app.domain.specs import printable
+from app.domain.errors import InvalidParameters, InvalidRequest, ParameterFault
+from app.domain.faults import Fault
+from app.domain.prefix import TOKENS
+from app.domain.types import KEYS, PREFIXES, printable
 
 BODY_LIMIT = 64 * 1024
+RESULT_SET_LIMIT = 1024 * 1024
+"""What a result set of a thousand files may take."""
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 
+# As a form has it in which nothing is escaped. Where two hexadecimal digits follow, an escape may begin there.
+_TOKEN = re.compile(rb"%%(%s)%%(?![0-9A-Fa-f]{2})" % "|".join(TOKENS).encode())
+_FORM_LIKE = re.compile(rb"\s*[A-Za-z_][\w.%-]*=")
 _BARE_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _PERCENT_ADVICE = (
     "The form body is not percent-encoded correctly: a % that stands for itself, as in %DATE%, is written %25 "
@@ -21,8 +28,9 @@ _PERCENT_ADVICE = (
 )
 
 
-async def parameters_of(request: web.Request) -> dict[str, Any]:
-    """The body's parameters. Raises InvalidRequest with what to correct; aiohttp's own 413 and 415 otherwise."""
+async def parameters_of(request: web.Request, limit: int = BODY_LIMIT) -> dict[str, Any]:
+    """The parameters of a body of at most `limit` bytes. Raises InvalidRequest or InvalidParameters with what to
+    correct; aiohttp's own 413 and 415 otherwise."""
     if not request.body_exists:
         return {}
     if request.content_type not in (JSON, FORM) or "Content-Type" not in request.headers:
@@ -31,9 +39,9 @@ async def parameters_of(request: web.Request) -> dict[str, Any]:
         raise web.HTTPUnsupportedMediaType
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise web.HTTPUnsupportedMediaType
-    if (request.content_length or 0) > BODY_LIMIT:
-        raise web.HTTPRequestEntityTooLarge(BODY_LIMIT, request.content_length or 0)
-    body = await request.read()
+    if (request.content_length or 0) > limit:
+        raise web.HTTPRequestEntityTooLarge(limit, request.content_length or 0)
+    body = await request.clone(client_max_size=limit).read()
     return _json(body) if request.content_type == JSON else _form(body)
 
 
@@ -43,6 +51,8 @@ def _json(body: bytes) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise InvalidRequest("The body is not UTF-8.") from None
     except json.JSONDecodeError as error:
+        if _FORM_LIKE.match(body):
+            raise InvalidRequest(f"The body is a form: send it with Content-Type: {FORM}.") from None
         message = f"The body is not valid JSON: see line {error.lineno}, column {error.colno}."
         raise InvalidRequest(message) from None
     except (RecursionError, ValueError):
@@ -77,20 +87,48 @@ def _refuse_constant(_: str) -> NoReturn:
 
 
 def _form(body: bytes) -> dict[str, Any]:
-    if _BARE_PERCENT.search(body):
-        raise InvalidRequest(_PERCENT_ADVICE)
+    if body.lstrip()[:1] in (b"{", b"["):
+        raise InvalidRequest(f"The body is JSON: send it with Content-Type: {JSON}.")
     content: dict[str, Any] = {}
+    faults: list[ParameterFault] = []
     for pair in body.split(b"&"):
         if not pair:
             continue
-        name, _, value = (_decoded(part) for part in pair.partition(b"="))
+        name, value = _name_and_value(pair)
         if name in content:
             _repeated(name)
         content[name] = value
+        if name in KEYS and (rule := _changed(value, pair)):
+            faults.append(ParameterFault(name, Fault.INVALID_PARAMETER, f"{name} {rule}"))
+    if faults:
+        raise InvalidParameters(faults)
     return content
 
 
+def _name_and_value(pair: bytes) -> tuple[str, str]:
+    first, _, second = pair.partition(b"=")
+    name = _decoded(first)
+    # Unescaped, %DATE% is neither an escape nor UTF-8, so that it can mean nothing but the token.
+    return name, _decoded(_TOKEN.sub(rb"%25\1%25", second) if name in PREFIXES else second)
+
+
+def _changed(key: str, pair: bytes) -> str | None:
+    """Why `key`, which came as `pair`, may be another than the customer's; None where it is not.
+
+    A form reads + as a space. Where that stands at an end, to trim it would be to store another key in silence.
+    """
+    if b"+" in pair:
+        return (
+            "has a + that is not escaped, which a form reads as a space: write %2B (curl does with --data-urlencode)."
+        )
+    if key != key.strip():
+        return "begins or ends with white space, which no key does: send it without, and write a + as %2B."
+    return None
+
+
 def _decoded(part: bytes) -> str:
+    if _BARE_PERCENT.search(part):
+        raise InvalidRequest(_PERCENT_ADVICE)
     try:
         return unquote_to_bytes(part.replace(b"+", b" ")).decode()
     except UnicodeDecodeError:

@@ -9,13 +9,26 @@ import structlog
 from aiohttp import web
 
 from app.domain.errors import (
+    AccountExists,
+    AccountInUse,
+    AccountNotFound,
+    CollectionNotFound,
     CredentialsUnreadable,
+    DeliveryNotFound,
     DestinationChanged,
+    DestinationInUse,
     DestinationNotFound,
     DropoffError,
     JobNotFound,
+    KeyInUse,
+    KeyNotFound,
     KeyReused,
+    ReadOnlyKey,
+    ResultSetDiffers,
+    ResultSetNotFound,
+    SourceNotConfigured,
     StillUnderWay,
+    TooManyGuesses,
     TooManyStreams,
     TooManyVerifications,
     Unauthorized,
@@ -27,15 +40,28 @@ log = structlog.get_logger()
 
 _STATUS: tuple[tuple[type[DropoffError], int], ...] = (
     (Unauthorized, 401),
+    (ReadOnlyKey, 403),
     (DestinationNotFound, 404),
     (JobNotFound, 404),
+    (CollectionNotFound, 404),
+    (ResultSetNotFound, 404),
+    (DeliveryNotFound, 404),
+    (AccountNotFound, 404),
+    (KeyNotFound, 404),
     (DestinationChanged, 409),
+    (DestinationInUse, 409),
+    (ResultSetDiffers, 409),
     (CredentialsUnreadable, 409),
+    (AccountExists, 409),
+    (AccountInUse, 409),
+    (KeyInUse, 409),
     (StillUnderWay, 409),
     (KeyReused, 422),
     (TooManyVerifications, 429),
     (TooManyStreams, 429),
+    (TooManyGuesses, 429),
     (Unavailable, 503),
+    (SourceNotConfigured, 503),
     (VerificationTimedOut, 504),
     (DropoffError, 400),
 )
@@ -45,10 +71,12 @@ HTTP_FAULTS = {
     400: ("invalid_request", "The request is not valid HTTP, or its body cannot be read."),
     404: ("not_found", "There is no such path: destinations are at /destinations and /destinations/ID."),
     405: ("method_not_allowed", "This path does not take this method; the Allow header names those it takes."),
-    413: ("body_too_large", "The body is larger than 64 KiB: no destination needs that much."),
+    408: ("body_too_slow", "The body did not come within 30 seconds: send the whole of it with the request."),
+    413: ("body_too_large", "The body is larger than 64 KiB, or than 1 MiB for a result set: no call needs that much."),
     415: (
         "unsupported_media_type",
-        "Send the body as application/json or application/x-www-form-urlencoded, in UTF-8, and say so in Content-Type.",
+        "Send the body as application/json or application/x-www-form-urlencoded, in UTF-8, and say so in Content-Type; "
+        "a multipart form is not read (curl sends a plain one with --data-urlencode in place of -F).",
     ),
 }
 
@@ -82,7 +110,7 @@ def refused(error: DropoffError) -> web.Response:
 
 def broken() -> web.Response:
     """The answer where this service itself fails."""
-    message = "Something broke on our side, and nothing was changed: tell us the X-Request-Id of this answer."
+    message = "Something broke on our side: look what became of the call, and tell us the X-Request-Id of this answer."
     return refusal(500, DropoffError.code, message)
 
 
@@ -106,8 +134,8 @@ async def _enveloped(request: web.Request, handler: Any) -> web.StreamResponse:
         if error.status < 400:
             raise
         code, message = HTTP_FAULTS.get(error.status, ("http_error", error.reason))
-        kept = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
-        return refusal(error.status, code, message, headers=kept)
+        headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+        return refusal(error.status, code, message, headers=headers)
     except Exception:
         log.exception("request broke")
         return broken()

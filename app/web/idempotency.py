@@ -1,80 +1,111 @@
-"""Idempotency-Key: a request that is repeated is answered what it was answered the first time."""
+"""Idempotency-Key: a repeated request gets the answer of the first one."""
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
+import structlog
 from aiohttp import web
 
-from app.domain.errors import DropoffError, InvalidRequest
-from app.service import new_id
-from app.store.claims import Claim
+from app.domain.errors import DropoffError, InvalidRequest, Unavailable
+from app.messages.sealing import Sealer
+from app.services.destinations import new_id
+from app.store.idempotency import IdempotencyKeys, IdempotencyRecord
 from app.web.errors import refused
+
+log = structlog.get_logger()
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
-# What lies between the end of a hold and the answer that is kept.
+# From the end of a hold until its answer is stored.
 _MARGIN_SECONDS = 5.0
 
 
-class KeepsClaims(Protocol):
-    """Where keys and answers are kept."""
+class Turn:
+    """What one request is to do: carry out its call, unless it `is_answered` already, and give its answer.
 
-    async def claim(
-        self, account: int, key: str, fingerprints: Sequence[str], destination: str, seconds: float
-    ) -> Claim: ...
-    async def answered(self, account: int, key: str, status: int, answer: str) -> None: ...
-    async def let_go(self, account: int, key: str) -> None: ...
+    `destination` is the id of what it may create; `may_exist` says that an earlier request with the same key may have
+    created it and ended before it could say so.
+    """
 
+    def __init__(self, record: IdempotencyRecord) -> None:
+        self.destination = record.destination
+        self.may_exist = record.may_exist
+        self._response: web.Response | None = None
+        if record.answer is not None and record.status:
+            self._response = web.Response(
+                status=record.status,
+                text=record.answer,
+                content_type="application/json",
+                headers={REPLAYED: "true"},
+            )
 
-class Fingerprints(Protocol):
-    def fingerprints(self, content: object) -> list[str]: ...
+    @property
+    def is_answered(self) -> bool:
+        return self._response is not None
+
+    @property
+    def response(self) -> web.Response:
+        assert self._response is not None, "the request was carried out"
+        return self._response
+
+    def answer(self, response: web.Response) -> None:
+        self._response = response
 
 
 class Idempotency:
-    """Carries requests out once for each key, whichever process they come to."""
+    """Carries out one request for each key, whichever process its repeats come to."""
 
-    def __init__(self, claims: KeepsClaims, sealer: Fingerprints, hold_seconds: float) -> None:
-        self._claims = claims
+    def __init__(self, keys: IdempotencyKeys, sealer: Sealer, hold_seconds: float) -> None:
+        self._keys = keys
         self._sealer = sealer
-        self._seconds = hold_seconds + _MARGIN_SECONDS
+        self._lease_seconds = hold_seconds + _MARGIN_SECONDS
 
-    async def once(
-        self,
-        request: web.Request,
-        account: int,
-        body: Mapping[str, Any],
-        carry_out: Callable[[Claim], Awaitable[web.Response]],
-    ) -> web.Response:
-        """The answer of `carry_out`, which is given the id of what it may create; without a key, simply that."""
+    @contextlib.asynccontextmanager
+    async def turn(self, request: web.Request, account: int, body: Mapping[str, Any]) -> AsyncIterator[Turn]:
+        """The turn of `request`, which is carried out in the block; a refusal that is raised there is its answer.
+
+        A request without a key is always carried out. Raises InvalidRequest, KeyReused, StillUnderWay, Unavailable.
+        """
         key = request.headers.get(HEADER)
         if key is None:
-            return await carry_out(Claim(new_id()))
+            yield Turn(IdempotencyRecord(new_id()))
+            return
         if not KEY.fullmatch(key):
             raise InvalidRequest(f"{HEADER} must be 1 to 255 printable ASCII characters without spaces.")
-        prints = self._sealer.fingerprints([request.method, request.path, body])
-        claim = await self._claims.claim(account, key, prints, new_id(), self._seconds)
-        if claim.answer is not None and claim.status:
-            headers = {REPLAYED: "true"}
-            return web.Response(
-                status=claim.status, text=claim.answer, content_type="application/json", headers=headers
-            )
-        lasting = False
+        fingerprints = self._sealer.fingerprints([request.method, request.path, body])
+        turn = Turn(await self._keys.acquire(account, key, fingerprints, new_id(), self._lease_seconds))
+        if turn.is_answered:
+            yield turn
+            return
+        final = False
         try:
-            response = await _answered(carry_out(claim))
-            lasting = response.status < 500 and response.status != 429
-            if lasting:
-                await self._claims.answered(account, key, response.status, response.text or "")
+            try:
+                yield turn
+            except DropoffError as error:
+                turn.answer(refused(error))
+            # What may be different the next time is not stored: those answers ask for another try.
+            final = turn.response.status < 500 and turn.response.status != 429
+            if final:
+                await self._store(account, key, turn.response)
         finally:
-            if not lasting:
-                await asyncio.shield(self._claims.let_go(account, key))
-        return response
+            if not final:
+                await asyncio.shield(self._release(account, key))
 
+    async def _store(self, account: int, key: str, response: web.Response) -> None:
+        """Keep the answer. Where that cannot be done it is given all the same: it is known, and what was created is
+        found again by its id when the request is repeated."""
+        try:
+            await self._keys.store_answer(account, key, response.status, response.text or "")
+        except Unavailable:
+            log.warning("answer not kept for its idempotency key")
 
-async def _answered(call: Awaitable[web.Response]) -> web.Response:
-    try:
-        return await call
-    except DropoffError as error:
-        return refused(error)
+    async def _release(self, account: int, key: str) -> None:
+        """Let a repeat carry the request out at once. Where that cannot be done, it can when the lease is over."""
+        try:
+            await self._keys.release(account, key)
+        except Unavailable:
+            log.warning("idempotency key not released")

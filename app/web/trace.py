@@ -6,15 +6,15 @@ import structlog
 from aiohttp import web
 from opentelemetry.trace import SpanKind
 
-from app import tracing
+from app.observe import tracing
 
 LOGGED = web.RequestKey("logged", dict[str, Any])
 
 
 @web.middleware
 async def traced(request: web.Request, handler: Any) -> web.StreamResponse:
-    """Put the request in a span that knows its route and its answer's status; the rest of it may hold a key. A client
-    that sends `traceparent` has its own trace go on here."""
+    """Put the request in a span, a child of the one that the client names in `traceparent`. The span has the route and
+    the status and nothing else of the request, which may hold a key."""
     resource = request.match_info.route.resource
     attributes = {"http.request.method": request.method}
     if resource:

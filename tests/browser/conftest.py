@@ -1,5 +1,6 @@
 """A deployment that has had a busy hour, and a real Chromium that looks at it."""
 
+import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -10,10 +11,13 @@ from pydantic import SecretStr
 
 from app.settings import Settings
 from tests.browser.hour import Hour
+from tests.browser.shipments import Shipments
 from tests.browser.viewing import Viewer
 from tests.stack import Api, Deployment
 
 OPERATOR = "the-key-of-the-operator"
+READER = "the-key-that-only-reads"
+UNPACKED = Path(__file__).with_name("node_modules") / ".chromium"
 OPTIONS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -26,6 +30,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     with Deployment(
         tmp_path_factory.mktemp("dashboard"), apis=2, verify_seconds="4", hold_seconds="10", allow_http="1",
         egress_allow="127.0.0.0/8", operator_key=OPERATOR,
+        operator_read_key=READER,
     ) as running:  # fmt: skip
         yield running
 
@@ -38,17 +43,30 @@ def customer(deployment: Deployment) -> Api:
 
 @pytest.fixture(scope="package")
 async def hour(deployment: Deployment, customer: Api) -> None:
-    accounts = (customer, deployment.client("contoso"), deployment.client("fabrikam"))
+    names = ["northwind", "contoso", "fabrikam"]
+    for name in names[1:]:
+        deployment.client(name)
     settings = Settings(redis_url=SecretStr(deployment.redis_url))
-    await Hour(tuple(range(1, len(accounts) + 1))).write(settings)
+    await Hour(dict(enumerate(names, 1))).write(settings)
+
+
+@pytest.fixture(scope="package")
+async def shipments(deployment: Deployment, hour: None) -> Shipments:
+    """Deliveries of the first customer's."""
+    written = Shipments(deployment)
+    await written.write()
+    return written
 
 
 @pytest.fixture(scope="package")
 async def chromium() -> AsyncIterator[Browser]:
-    path = shutil.which("chromium")
-    assert path, "These tests need Chromium: apt-get install chromium."
+    """The machine's, or the one that `make test` has unpacked, with the libraries and fonts that it brings."""
+    path, environment = shutil.which("chromium"), dict(os.environ)
+    if not path:
+        path = str(UNPACKED / "chromium")
+        environment |= {"LD_LIBRARY_PATH": str(UNPACKED / "lib"), "FONTCONFIG_PATH": str(UNPACKED)}
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=OPTIONS)
+        browser = await playwright.chromium.launch(executable_path=path, args=OPTIONS, env=environment)
         yield browser
         await browser.close()
 

@@ -1,6 +1,7 @@
 """The dashboard as an operator sees it, in a real Chromium."""
 
 import asyncio
+import json
 import re
 import signal
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Locator, Page, Route, expect
 
+from app.domain.types import TYPES
 from tests.browser.conftest import OPERATOR
+from tests.browser.shipments import Shipments
 from tests.browser.viewing import Viewer
 from tests.stack import Api, Deployment
 
@@ -36,6 +39,21 @@ def tile(page: Page, name: str) -> Locator:
     return page.locator(".tile").filter(has_text=name)
 
 
+def filters(page: Page) -> Locator:
+    """Those of the list of jobs."""
+    return page.locator("#filters")
+
+
+async def look_again(page: Page) -> None:
+    """Have the page ask for its figures now, as when somebody comes back to it."""
+    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
+def accounts_of(page: Page) -> Locator:
+    """Whose the jobs in the list are, one by one."""
+    return page.locator("#rows .of-account")
+
+
 def of_address(page: Page) -> str:
     return page.url.partition("?")[2]
 
@@ -52,7 +70,7 @@ async def test_a_wrong_key_is_refused_and_the_right_one_opens_the_view_that_was_
     await viewer.page.get_by_label("Operator’s key").fill(OPERATOR)
     await viewer.page.keyboard.press("Enter")
     await viewer.live()
-    await expect(viewer.page.get_by_label("State")).to_have_value("failed")
+    await expect(filters(viewer.page).get_by_label("State")).to_have_value("failed")
     assert of_address(viewer.page) == "state=failed"
 
 
@@ -64,21 +82,21 @@ async def test_the_hour_is_told_in_figures_and_plots(operator: Viewer, deploymen
     await expect(tile(page, "Jobs a second")).to_contain_text("in the last hour")
     await expect(tile(page, "Success rate")).to_contain_text(f"{100 * whole['succeeded'] / whole['ended']:.1f}%")
     await expect(tile(page, "Latency, p95")).to_contain_text(re.compile(r"\d ms"))
-    await expect(tile(page, "Workers")).to_contain_text("0 of 64 places in use")
+    await expect(tile(page, "Workers")).to_contain_text("0 of at most 512 jobs")
     for name in ("Jobs a second", "Success rate", "Latency"):
         await expect(page.get_by_role("img", name=name)).to_be_visible()
     types = page.get_by_role("table", name="By type").get_by_role("button")
-    assert await types.all_inner_texts() == ["All types", "s3", "s3compatible", "gcs", "azure", "oss"]
+    assert await types.all_inner_texts() == ["All types", *TYPES]
     oss = next(rate["whole"] for rate in told["rates"] if rate["type"] == "oss")
     await types.filter(has_text="oss").click()
     await expect(page.get_by_role("img", name=f"{oss['ended']} jobs in the last hour")).to_be_visible()
     await expect(types.filter(has_text="oss")).to_have_attribute("aria-pressed", "true")
     await page.get_by_role("button", name="secret_mismatch", exact=True).click()
-    await expect(page.get_by_label("Reason")).to_have_value("secret_mismatch")
+    await expect(filters(page).get_by_label("Reason")).to_have_value("secret_mismatch")
 
 
 async def test_a_job_is_seen_to_fail_as_it_happens_with_its_reason_and_timeline(
-    operator: Viewer, customer: Api, wrong: dict[str, Any], screenshots: Path
+    operator: Viewer, deployment: Deployment, customer: Api, wrong: dict[str, Any], screenshots: Path
 ) -> None:
     page, dialog = operator.page, operator.page.get_by_role("dialog")
     answer = await asyncio.to_thread(customer.create, wrong)
@@ -109,6 +127,14 @@ async def test_a_job_is_seen_to_fail_as_it_happens_with_its_reason_and_timeline(
     await expect(dialog).to_be_hidden()
     await expect(row.get_by_role("button")).to_be_focused()
     assert of_address(page) == ""
+    await _tells_whose_it_is(deployment, report["job"])
+
+
+async def _tells_whose_it_is(deployment: Deployment, job: str) -> None:
+    """Each line about it, of both processes, has the account's name."""
+    lines = [json.loads(line) for line in deployment.logs().splitlines() if f'"job": "{job}"' in line]
+    assert {line["process"] for line in lines} >= {"api", "worker"}
+    assert [line for line in lines if line.get("account") != "northwind"] == []
 
 
 async def test_what_waits_is_counted_and_followed_until_it_is_done(
@@ -133,13 +159,13 @@ async def test_jobs_are_found_and_the_view_can_be_handed_on(
 ) -> None:
     created = await asyncio.to_thread(customer.create, good)
     destination, job = created.json["destination"]["id"], created.report["job"]
-    page, search = operator.page, operator.page.get_by_label("Search")
+    page, search = operator.page, filters(operator.page).get_by_label("Search")
     for text in (job, job[:13], destination, destination.lower()):
         await search.fill(text)
         await expect(operator.rows()).to_have_count(1)
         await expect(operator.rows()).to_contain_text(job[:8])
     await search.fill("NORTHWIND.example")
-    await page.get_by_label("State").select_option("failed")
+    await filters(page).get_by_label("State").select_option("failed")
     await expect(operator.rows("Succeeded")).to_have_count(0)
     found = await operator.rows("minio.northwind.example").count()
     await expect(operator.rows()).to_have_count(found)
@@ -151,15 +177,117 @@ async def test_jobs_are_found_and_the_view_can_be_handed_on(
     await expect(operator.rows()).to_have_count(found)
     await search.fill("nothing has this")
     await expect(page.get_by_text("No job matches")).to_be_visible()
-    await page.get_by_role("button", name="Clear").click()
+    await filters(page).get_by_role("button", name="Clear").click()
     await expect(operator.rows()).not_to_have_count(0)
     assert of_address(page) == ""
+
+
+async def test_which_customers_fail_and_why_is_one_look_and_one_click(operator: Viewer) -> None:
+    page, accounts = operator.page, operator.page.locator("#accounts")
+    told = Api(operator.url, OPERATOR).call("GET", "/dashboard/overview").json["failing"]
+    worst = told["accounts"][0]
+    assert worst["account"] == "fabrikam"
+    row = accounts.get_by_role("listitem").first
+    await expect(row).to_contain_text(f"{sum(worst['failed'].values())} failed")
+    await expect(row).to_contain_text(re.compile(r"wrong secret \d+, no such bucket \d+"))
+    await row.get_by_role("button", name="fabrikam").click()
+    await expect(filters(page).get_by_label("Account")).to_have_value("fabrikam")
+    await expect(operator.rows("Succeeded")).to_have_count(0)
+    await expect(accounts_of(page).filter(has_not_text="fabrikam")).to_have_count(0)
+    assert set(of_address(page).split("&")) == {"account=fabrikam", "state=failed"}
+
+
+async def test_jobs_are_filtered_and_searched_by_account(operator: Viewer, customer: Api, good: dict[str, Any]) -> None:
+    page, account = operator.page, filters(operator.page).get_by_label("Account")
+    await filters(page).get_by_label("Search").fill("NorthW")
+    await expect(operator.rows().filter(has_not_text="northwind")).to_have_count(0)
+    await expect(accounts_of(page).filter(has_text="northwind").first).to_be_visible()
+    await filters(page).get_by_role("button", name="Clear").click()
+    await account.fill("conto")
+    await account.press("Enter")
+    await expect(page.locator("#empty")).to_contain_text("account must be the name of an account")
+    assert [said for said in operator.complaints if "400 (Bad Request)" not in said] == []
+    operator.complaints.clear()
+    await account.fill("contoso")
+    await account.press("Enter")
+    await expect(accounts_of(page).first).to_have_text("contoso")
+    others = await asyncio.to_thread(customer.verify, good)
+    await expect(accounts_of(page).filter(has_not_text="contoso")).to_have_count(0)
+    await account.fill("")
+    await expect(operator.rows(others.report["job"][:8])).to_contain_text("northwind")
+
+
+async def test_what_was_refused_before_the_queue_is_told_with_its_word(
+    operator: Viewer, customer: Api, good: dict[str, Any]
+) -> None:
+    await asyncio.to_thread(customer.create, {**good, "s3_bucket_name": "No Bucket"})
+    refused = operator.page.locator("#refused").get_by_role("listitem").filter(has_text="invalid_parameter")
+    await expect(refused).to_contain_text("a parameter is wrong", timeout=10_000)
+    await expect(operator.page.locator("#accounts")).to_contain_text(re.compile("[0-9] refused"))
+
+
+async def test_a_destination_is_verified_again_in_the_panel(
+    operator: Viewer, customer: Api, good: dict[str, Any]
+) -> None:
+    created = await asyncio.to_thread(customer.create, good)
+    dialog = operator.page.get_by_role("dialog")
+    await operator.rows(created.report["job"][:8]).get_by_role("button").click()
+    await expect(dialog.get_by_text("Bucket", exact=True).locator("xpath=..")).to_contain_text(good["s3_bucket_name"])
+    await dialog.get_by_role("button", name="Verify again").click()
+    await expect(dialog.locator(".outcome")).to_contain_text("uploaded and deleted", timeout=10_000)
+    await expect(dialog).not_to_contain_text(created.report["job"])
+    assert of_address(operator.page) != f"job={created.report['job']}"
+    gone = await asyncio.to_thread(customer.create, {**good, "s3_secret_access_key": "not-the-secret"})
+    await operator.page.keyboard.press("Escape")
+    await operator.rows(gone.report["job"][:8]).get_by_role("button").click()
+    await dialog.get_by_role("button", name="Verify again").click()
+    await expect(dialog.locator(".outcome")).to_contain_text("There is no such destination: its create failed")
+    assert [said for said in operator.complaints if "404 (Not Found)" not in said] == []
+    operator.complaints.clear()
+
+
+async def test_deliveries_are_seen_to_move_and_what_failed_is_delivered_again(
+    operator: Viewer, shipments: Shipments
+) -> None:
+    page, dialog = operator.page, operator.page.get_by_role("dialog")
+    await expect(page.locator("#deliveries-count")).to_contain_text("2 under way, 1 wait, 2 failed", timeout=10_000)
+    bar = page.get_by_role("progressbar", name="Page_1.json")
+    await expect(bar).to_have_attribute("aria-valuenow", "25")
+    began = await bar.locator("i").evaluate("bar => bar.getBoundingClientRect().width")
+    await shipments.send(0, 384_000_000)
+    await look_again(page)
+    await expect(bar).to_have_attribute("aria-valuenow", "75")
+    moved = await bar.evaluate_handle("bar => bar")
+    await expect(page.locator("#underway")).to_contain_text("384 MB of 512 MB")
+    await expect(page.locator("#underway")).to_contain_text(re.compile(r"[\d.]+ MB/s"))
+    await page.wait_for_function(
+        "([bar, began]) => bar.firstElementChild.getBoundingClientRect().width > 2 * began", arg=[moved, began]
+    )
+    await expect(page.get_by_role("img", name="Bytes a second")).to_be_visible()
+    failed = page.locator("#undelivered").get_by_role("listitem")
+    await expect(failed).to_have_count(2)
+    await expect(failed.filter(has_text="Page_4.json")).to_contain_text("The key may not write to results/")
+    await page.locator("#delivery-filters").get_by_label("Reason").select_option("write_denied")
+    await expect(failed).to_have_count(1)
+    await failed.get_by_role("button", name="Page_4.json").click()
+    await expect(dialog).to_contain_text("16 MB of 48 MB")
+    await dialog.get_by_role("button", name="Redeliver all that failed there").click()
+    await expect(dialog.locator(".outcome")).to_contain_text("2 files are delivered again.")
+    await expect(dialog).to_contain_text("It waits for its turn")
+    await page.keyboard.press("Escape")
+    await expect(page.locator("#undelivered")).to_contain_text("No delivery that failed matches")
+    await shipments.settle(3)
+    await page.locator("#delivery-filters").get_by_role("button", name="Clear").click()
+    await failed.filter(has_text="Page_4.json").get_by_role("button", name="Redeliver").click()
+    await expect(page.locator("#announcement")).to_contain_text("1 file is delivered again.")
+    await expect(failed).to_contain_text("Nothing has failed.")
+    await shipments.reset()
 
 
 async def test_a_filter_holds_for_what_happens_later(
     operator: Viewer, customer: Api, good: dict[str, Any], wrong: dict[str, Any]
 ) -> None:
-    await operator.page.get_by_label("State").select_option("failed")
+    await filters(operator.page).get_by_label("State").select_option("failed")
     await expect(operator.rows("Succeeded")).to_have_count(0)
     right = await asyncio.to_thread(customer.verify, good)
     failed = await asyncio.to_thread(customer.verify, wrong)
@@ -237,7 +365,7 @@ async def test_a_link_on_another_site_opens_the_dashboard(operator: Viewer) -> N
     operator.complaints.clear()
     await operator.page.get_by_role("link", name="the failed jobs").click()
     await operator.live()
-    await expect(operator.page.get_by_label("State")).to_have_value("failed")
+    await expect(filters(operator.page).get_by_label("State")).to_have_value("failed")
 
 
 async def test_all_of_it_can_be_reached_by_the_keyboard(operator: Viewer) -> None:
@@ -245,9 +373,9 @@ async def test_all_of_it_can_be_reached_by_the_keyboard(operator: Viewer) -> Non
     await page.keyboard.press("Tab")
     await expect(page.get_by_role("link", name="Skip to the jobs")).to_be_focused()
     await page.keyboard.press("Enter")
-    for name in ("Search", "State", "Type", "Reason"):
+    for name in ("Search", "Account", "State", "Type", "Reason"):
         await page.keyboard.press("Tab")
-        await expect(page.get_by_label(name, exact=True)).to_be_focused()
+        await expect(filters(page).get_by_label(name, exact=True)).to_be_focused()
     await page.keyboard.press("Tab")
     await page.keyboard.press("Tab")
     await expect(operator.rows().first.get_by_role("button")).to_be_focused()
@@ -257,9 +385,9 @@ async def test_all_of_it_can_be_reached_by_the_keyboard(operator: Viewer) -> Non
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize(("device", "width", "height"), [("desktop", 1280, 1240), ("phone", 390, 844)])
+@pytest.mark.parametrize(("device", "width", "height"), [("desktop", 1280, 1240), ("phone", 360, 780)])
 async def test_it_can_be_read_by_everybody_and_anywhere(
-    chromium: Browser, deployment: Deployment, hour: None, screenshots: Path,
+    chromium: Browser, deployment: Deployment, shipments: Shipments, screenshots: Path,
     device: str, width: int, height: int, scheme: Any,
 ) -> None:  # fmt: skip
     async with await chromium.new_context(
@@ -275,20 +403,41 @@ async def test_it_can_be_read_by_everybody_and_anywhere(
         await expect(viewer.rows()).not_to_have_count(0)
         await _accessible(page)
         assert await page.evaluate("document.documentElement.scrollWidth") == width
+        await expect(page.locator("#undelivered")).to_contain_text("not at the source")
+        assert [await page.evaluate(each) for each in (_CUT_OFF, _OVERFLOWING)] == [[], []]
         await page.screenshot(path=screenshots / f"overview-{device}-{scheme}.png")
+        await page.locator("#deliveries").screenshot(path=screenshots / f"deliveries-{device}-{scheme}.png")
         if device == "phone":
             await page.locator("#jobs").evaluate("section => section.scrollIntoView()")
             await page.screenshot(path=screenshots / f"jobs-{device}-{scheme}.png")
-        await page.get_by_label("State").select_option("failed")
+        await filters(page).get_by_label("State").select_option("failed")
         await expect(viewer.rows("Succeeded")).to_have_count(0)
         await viewer.rows("write_denied").first.get_by_role("button").click()
         await expect(page.get_by_role("dialog")).to_contain_text("The key may not write to")
-        await _accessible(page)
+        await _accessible(page, "dialog")
         assert await page.get_by_role("dialog").evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
         await page.screenshot(path=screenshots / f"job-{device}-{scheme}.png")
+        await page.get_by_role("button", name="Close").click()
+        await page.get_by_role("button", name="Page_4.json").click()
+        await expect(page.get_by_role("dialog")).to_contain_text("The key may not write to")
+        await _accessible(page, "dialog")
+        assert await page.get_by_role("dialog").evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
+        await page.screenshot(path=screenshots / f"delivery-{device}-{scheme}.png")
         assert viewer.complaints == []
 
 
-async def _accessible(page: Page) -> None:
-    results = await Axe().run(page)
+_CUT_OFF = """() => {
+  const shown = [...document.querySelectorAll("main *")].filter((each) => !each.closest(".unseen, thead, svg"));
+  const edges = shown.map((each) => [each.getBoundingClientRect(), each.outerHTML]);
+  return edges.filter(([box]) => box.width && box.right > innerWidth + 0.5).map(([, html]) => html);
+}"""
+
+
+_OVERFLOWING = """() => [...document.querySelectorAll("main li > *, main td, figcaption")]
+  .filter((each) => each.offsetParent && !each.querySelector("svg") && each.scrollWidth > each.clientWidth + 1)
+  .map((each) => each.outerHTML)"""
+
+
+async def _accessible(page: Page, part: str = "html") -> None:
+    results = await Axe().run(page, part)
     assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in results.response["violations"]] == []

@@ -9,17 +9,18 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import SecretStr
 
-from app.jobs.history import History
-from app.jobs.queue import connect
-from app.jobs.signs import Signs
-from app.settings import Settings
+from app.domain.delivery import DeliveryState
+from app.messages.clock import Clock
+from app.messages.connections import connect
+from app.monitor.heartbeats import Heartbeats
+from app.monitor.history import History
 from app.web import auth
 from app.web.dashboard import DashboardHandlers
-from tests.browser.conftest import OPERATOR
+from tests.browser.conftest import OPERATOR, READER
 from tests.stack import Api, Deployment
 
 PAGES = Path(__file__).parents[2] / "app/web/dashboard"
-LOOKING = ("/jobs", "/dashboard/overview", "/metrics")
+LOOKING = ("/jobs", "/dashboard/overview", "/metrics", "/destinations", "/accounts", "/audit")
 
 
 def sign_in(url: str, key: str = OPERATOR, view: str = "", **headers: str) -> requests.Response:
@@ -31,6 +32,11 @@ def status(url: str, session: str, method: str = "GET", **headers: str) -> int:
     return requests.request(
         method, url, cookies={auth.SESSION: session}, headers=headers, allow_redirects=False, timeout=30
     ).status_code
+
+
+class NoDeliveries:
+    async def counts(self) -> dict[DeliveryState, int]:
+        return {}
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +76,67 @@ def test_signing_in_leads_to_the_dashboard_only(deployment: Deployment, view: st
 
 def test_a_session_opens_on_every_front_end_what_is_only_looked_at(deployment: Deployment, session: str) -> None:
     for url in deployment.urls:
-        assert [status(url + path, session) for path in LOOKING] == [200, 200, 200]
-        assert status(f"{url}/destinations", session) == 401
+        assert {path: status(url + path, session) for path in LOOKING} == dict.fromkeys(LOOKING, 200)
+        assert status(f"{url}/destinations/policy?type=s3", session) == 401, "it is a customer's"
         assert status(f"{url}/jobs", session, Authorization="Bearer wrong") == 401
+
+
+@pytest.mark.usefixtures("customer")
+def test_the_operator_names_an_account_where_a_list_takes_one(deployment: Deployment) -> None:
+    operator = Api(deployment.url, OPERATOR)
+    for path in ("/jobs", "/deliveries"):
+        for account, expected in (("northwind", 200), ("1", 200), ("99", 200), ("nobody", 400), ("", 200)):
+            answer = operator.call("GET", path, account=account)
+            assert answer.status == expected, answer.text
+        assert "must be the name of an account" in operator.call("GET", path, account="nobody", limit="0").text
+        assert "limit must be" in operator.call("GET", path, account="nobody", limit="0").text
+    only = operator.call("GET", "/jobs", account="northwind").json["jobs"]
+    assert {each["account_name"] for each in only} <= {"northwind"}
+
+
+BUTTONS = (
+    "/collections/none/results/1/redeliver?account=northwind",
+    "/destinations/000000000000/redeliver?account=northwind",
+    "/destinations/000000000000/verify?account=northwind",
+)
+OTHERS = (
+    ("POST", "/collections/none/results?account=northwind"), ("PUT", "/collections/none?account=northwind"),
+    ("DELETE", "/collections/none?account=northwind"), ("POST", "/destinations"),
+    ("DELETE", "/destinations/000000000000"),
+)  # fmt: skip
+
+
+@pytest.mark.usefixtures("customer")
+def test_a_page_elsewhere_can_press_no_button_and_ours_those_that_it_has(
+    deployment: Deployment, session: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a browser sends unasked is the cookie; the token is in our page, which no other origin can read."""
+    page = requests.get(f"{deployment.url}/dashboard", cookies={auth.SESSION: session}, timeout=30).text
+    (token,) = re.findall('name="page-token" content="([0-9a-f]{64})"', page)
+    monkeypatch.setattr(auth, "SESSION_SECONDS", 60)
+    of_another = auth.new_session(auth.Operator(SecretStr(OPERATOR)))
+    for path in BUTTONS:
+        for url in deployment.urls:
+            assert status(url + path, session, "POST") == 401
+            assert status(url + path, session, "POST", **{auth.PAGE_TOKEN: "0" * 64}) == 401
+            assert status(url + path, session, "POST", **{auth.PAGE_TOKEN: token}) == 404, "there is no such thing"
+        assert status(deployment.url + path, "", "POST", **{auth.PAGE_TOKEN: token}) == 401
+        assert status(deployment.url + path, of_another, "POST", **{auth.PAGE_TOKEN: token}) == 401
+    for method, path in OTHERS:
+        assert status(deployment.url + path, session, method, **{auth.PAGE_TOKEN: token}) == 401
+
+
+@pytest.mark.usefixtures("customer")
+def test_who_signed_in_with_the_key_that_only_reads_has_no_button(deployment: Deployment) -> None:
+    looking = sign_in(deployment.url, READER).cookies[auth.SESSION]
+    page = requests.get(f"{deployment.url}/dashboard", cookies={auth.SESSION: looking}, timeout=30).text
+    assert 'name="page-token" content=""' in page
+    assert status(f"{deployment.url}/dashboard/overview", looking) == 200
+    for path in BUTTONS:
+        for token in ({}, {auth.PAGE_TOKEN: ""}, {auth.PAGE_TOKEN: "0" * 64}):
+            assert status(deployment.url + path, looking, "POST", **token) == 401
+        by_key = {"Authorization": f"Bearer {READER}"}
+        assert status(deployment.url + path, "", "POST", **by_key) == 403
 
 
 def test_a_session_that_is_changed_or_over_or_of_another_key_opens_nothing(
@@ -80,9 +144,9 @@ def test_a_session_that_is_changed_or_over_or_of_another_key_opens_nothing(
 ) -> None:
     until, _, signature = session.partition(".")
     forged = [f"{int(until) + 1}.{signature}", f"{until}.{signature[:-1]}", until, "", ".", "ä.ä"]
-    forged.append(auth.new_session(SecretStr("another-key-of-an-operator")))
+    forged.append(auth.new_session(auth.Operator(SecretStr("another-key-of-an-operator"))))
     monkeypatch.setattr(auth, "SESSION_SECONDS", -2)
-    forged.append(auth.new_session(SecretStr(OPERATOR)))
+    forged.append(auth.new_session(auth.Operator(SecretStr(OPERATOR))))
     for each in forged:
         cookie = {"Cookie": f"{auth.SESSION}={each}".encode()}
         assert requests.get(f"{deployment.url}/jobs", headers=cookie, timeout=30).status_code == 401
@@ -129,12 +193,14 @@ def test_no_other_file_is_given_away(deployment: Deployment, session: str) -> No
 
 
 async def test_without_an_operators_key_the_page_says_what_to_set(redis_url: str) -> None:
-    async with connect(Settings(redis_url=SecretStr(redis_url))) as redis:
-        handlers = DashboardHandlers(History(redis), Signs(redis), SecretStr(""))
+    clock = Clock()
+    async with connect(redis_url) as redis:
+        nobody = auth.Operator(SecretStr(""))
+        handlers = DashboardHandlers(History(redis, clock), Heartbeats(redis, clock), NoDeliveries(), clock, nobody)
         app = web.Application()
         app.add_routes(handlers.routes())
         async with TestClient(TestServer(app)) as client:
-            asked = await client.get("/dashboard", cookies={auth.SESSION: auth.new_session(SecretStr(""))})
+            asked = await client.get("/dashboard", cookies={auth.SESSION: auth.new_session(nobody)})
             tried = await client.post("/dashboard/session", data={"key": ""})
             for answer in (asked, tried):
                 assert answer.status == 503

@@ -7,65 +7,42 @@ from typing import Any
 import pytest
 
 from demo.seaweedfs import SeaweedFS
-from tests.contract import backends
-from tests.contract.backends import Backend
-from tests.servers.aws import Aws
-from tests.servers.azure import Azure
 from tests.servers.gcs import GcsServer
 from tests.servers.odd import Odd, dead_url, html, silent
-from tests.servers.oss import Oss
 from tests.stack import Api, up
+from tests.types import s3compatible
+from tests.types.base import Backend
+from tests.types.every import STORAGES, settings_at
 
 VERIFY_SECONDS = 3.0
 SETTINGS = {
     "verify_seconds": str(VERIFY_SECONDS), "hold_seconds": "20", "allow_http": "1", "egress_allow": "127.0.0.0/8",
-    "destination_limit": "1000",
+    "destination_limit": "1000", "propagation_seconds": "0",
 }  # fmt: skip
-NAMES = ("s3", "s3compatible", "s3compatible over TLS", "gcs by HMAC", "gcs by service account", "azure", "oss")
+BACKENDS = {name: make for storage in STORAGES.values() for name, make in storage.backends.items()}
 
 
-@pytest.fixture(scope="class", params=NAMES)
+@pytest.fixture(scope="class", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Each way to store."""
-    get = request.getfixturevalue
-    match request.param:
-        case "s3":
-            return backends.s3(get("aws"))
-        case "s3compatible":
-            return backends.s3compatible(get("seaweedfs"), get("seaweedfs").url)
-        case "s3compatible over TLS":
-            return backends.s3compatible(get("seaweedfs"), get("seaweedfs").https_url)
-        case "gcs by HMAC":
-            return backends.gcs_by_hmac(get("seaweedfs"))
-        case "gcs by service account":
-            return backends.gcs_by_service_account(get("gcs"))
-        case "azure":
-            return backends.azure(get("azure"))
-        case _:
-            return backends.oss(get("oss"))
+    """Each real server that there is of each type."""
+    return BACKENDS[request.param](request.getfixturevalue)
 
 
 @pytest.fixture(scope="session")
-def service(
-    tmp_path_factory: pytest.TempPathFactory,
-    aws: Aws, azure: Azure, gcs: GcsServer, oss: Oss, seaweedfs: SeaweedFS, authority: Path,
-) -> Iterator[Api]:  # fmt: skip
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, authority: Path) -> Iterator[Api]:
     """With every provider in its place."""
-    with up(
-        tmp_path_factory.mktemp("service"),
-        **SETTINGS,
-        s3_endpoint=aws.url, gcs_endpoint=gcs.url, gcs_token_endpoint=gcs.token_url, azure_endpoint=azure.url,
-        oss_endpoint=oss.url, SSL_CERT_FILE=str(authority),
-    ) as api:  # fmt: skip
+    places = {
+        name: value
+        for storage in STORAGES.values()
+        for name, value in storage.settings(request.getfixturevalue).items()
+    }
+    with up(tmp_path_factory.mktemp("service"), **SETTINGS, **places, SSL_CERT_FILE=str(authority)) as api:
         yield api
 
 
 def _elsewhere(folder: Path, url: str, gcs: GcsServer) -> Iterator[tuple[Api, str]]:
     """With the host at `url` in every provider's place, but for the one that issues Google's tokens."""
-    with up(
-        folder, **SETTINGS, s3_endpoint=url, gcs_endpoint=url, gcs_token_endpoint=gcs.token_url,
-        azure_endpoint=url + "/{account}", oss_endpoint=url,
-    ) as api:  # fmt: skip
+    with up(folder, **SETTINGS, **{**settings_at(url), "gcs_token_endpoint": gcs.token_url}) as api:
         yield api, url
 
 
@@ -94,7 +71,7 @@ def website(tmp_path_factory: pytest.TempPathFactory, gcs: GcsServer) -> Iterato
 @pytest.fixture
 def right(seaweedfs: SeaweedFS) -> dict[str, Any]:
     """The body of a destination that works."""
-    return {**backends.s3compatible(seaweedfs, seaweedfs.url).right}
+    return {**s3compatible.backend(seaweedfs, seaweedfs.url).right}
 
 
 @pytest.fixture

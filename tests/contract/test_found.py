@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from demo.seaweedfs import SeaweedFS
-from tests.contract import backends
 from tests.contract.test_updates import created, now, put
 from tests.servers.compatible import Service, serving
 from tests.stack import Api
+from tests.types import s3compatible
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def minio(seaweedfs: SeaweedFS) -> Iterator[Service]:
 @pytest.fixture
 def destination(service: Api, minio: Service, seaweedfs: SeaweedFS) -> dict[str, Any]:
     """One whose region had to be found, as the answer to its create has it."""
-    destination = created(service, backends.s3compatible(seaweedfs, minio.url).right)
+    destination = created(service, s3compatible.backend(seaweedfs, minio.url).right)
     assert minio.calls() == ["PUT", "PUT", "DELETE"]
     return destination
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from demo.seaweedfs import SeaweedFS
-from tests.contract import backends
 from tests.contract.conftest import created
 from tests.servers.gcs import GcsServer
 from tests.servers.odd import STORED, answering, gated
 from tests.stack import Answer, Api, until
+from tests.types import gcs as google
+from tests.types import s3compatible
 
 JSON = {"Content-Type": "application/json"}
 
@@ -99,7 +100,7 @@ class TestVerified:
     def test_what_does_not_work_changes_nothing(
         self, service: Api, seaweedfs: SeaweedFS, right: dict[str, Any], case: str, enabled: bool
     ) -> None:
-        backend = backends.s3compatible(seaweedfs, seaweedfs.url)
+        backend = s3compatible.backend(seaweedfs, seaweedfs.url)
         destination = created(service, {**right, "enabled": enabled})
         answer = put(service, destination, {**backend.changes[case], "name": "another"})
         assert (answer.status, answer.error["code"]) == (400, backend.verdict(case)[0])
@@ -108,7 +109,7 @@ class TestVerified:
 
 class TestAnotherType:
     def test_a_complete_result_is_taken(self, service: Api, existing: dict[str, Any], seaweedfs: SeaweedFS) -> None:
-        body = backends.gcs_by_hmac(seaweedfs).right
+        body = google.by_hmac(seaweedfs).right
         after = put(service, existing, body).json["destination"]
         assert (after["id"], after["type"], after["gcs_bucket_name"]) == (existing["id"], "gcs", "results")
         assert not [name for name in after if name.startswith("s3_")]
@@ -122,7 +123,7 @@ class TestAnotherType:
     def test_a_service_account_takes_the_place_of_hmac_keys_and_back(
         self, service: Api, seaweedfs: SeaweedFS, gcs: GcsServer
     ) -> None:
-        hmac, account = backends.gcs_by_hmac(seaweedfs), backends.gcs_by_service_account(gcs)
+        hmac, account = google.by_hmac(seaweedfs), google.by_service_account(gcs)
         destination = created(service, hmac.right)
         for body in (account.right, hmac.right, account.right):
             sent = {name: value for name, value in body.items() if "key" in name}

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from demo.seaweedfs import SeaweedFS
-from tests.contract import backends
 from tests.contract.conftest import created
 from tests.contract.test_updates import JSON, now, put
 from tests.servers.odd import STORED, answering, gated
 from tests.stack import Answer, Api, until
+from tests.types import s3compatible
 
 
 def told(answer: Answer) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class TestOfABody:
     def test_what_does_not_work_is_an_answer_too_with_the_report_of_the_create(
         self, service: Api, seaweedfs: SeaweedFS, case: str
     ) -> None:
-        body = backends.s3compatible(seaweedfs, seaweedfs.url).body(case)
+        body = s3compatible.backend(seaweedfs, seaweedfs.url).body(case)
         answer, refusal = service.verify(body), service.create(body)
         assert (answer.status, refusal.status) == (200, 400)
         assert not answer.report["ok"]
@@ -80,7 +80,9 @@ class TestOfADestination:
             destination = created(service, {**right, "s3_endpoint": store.url})
         answer = service.verify(destination=destination["id"])
         assert (answer.status, answer.report["code"]) == (200, "connection_refused")
-        assert now(service, destination) == {**destination, "verification": answer.report}
+        found = now(service, destination)
+        assert found["failing_since"]
+        assert found == {**destination, "failing_since": found["failing_since"], "verification": answer.report}
 
     @pytest.mark.parametrize("body", [{"name": "x"}, {"s3_bucket_name": "other"}])
     def test_it_is_verified_as_it_is(self, service: Api, existing: dict[str, Any], body: Mapping[str, Any]) -> None:

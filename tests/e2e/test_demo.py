@@ -19,12 +19,21 @@ def test_the_demo_refuses_accepts_and_ends(tmp_path: Path) -> None:
             lambda: "Press Ctrl-C" in demo.log or (demo.popen and demo.popen.poll() is not None), "the demo has shown"
         )
         assert "HTTP 400\nRefused: secret_mismatch  (look at s3_secret_access_key)" in demo.log
-        assert "upload  failed" in demo.log
+        assert "upload    failed" in demo.log
         assert "HTTP 200" in demo.log
         assert "In the bucket now: nothing, as before" in demo.log
+        delivered = demo.log.partition("3. A result set")[2].partition("4. Do it")[0]
+        assert [line.split()[1] for line in delivered.splitlines() if line.startswith("ok ")] == [
+            "0", "48,000", "20,971,520",
+        ]  # fmt: skip
+        assert len([line for line in delivered.splitlines() if line.startswith("  ")]) == 3
         url, body = the_curl(demo.log)
         answer = Api(url).create(body)
         assert answer.status == 200, answer.text
+        (dashboard,) = [
+            line for line in demo.log.splitlines() if line.startswith(f"The dashboard is at {url}/dashboard")
+        ]
+        assert Api(url, dashboard.rpartition(" ")[2]).call("GET", "/jobs").status == 200
         demo.signal(signal.SIGINT)
         assert demo.popen
         assert demo.popen.wait(30) == 0

@@ -22,10 +22,10 @@ import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from redis import Redis
 
-from app.jobs.queue import QUEUE
+from app.cli.up import redis_binary
+from app.messages.keys import QUEUE
 from app.settings import Settings
-from app.up import redis_binary
-from tests.documents import ROOT, blocks
+from tests.documents import ROOT
 from tests.servers.postgres import Postgres
 from tests.stack import Answer, Api, Deployment, Process, clean_environment, until
 
@@ -39,13 +39,26 @@ SETTINGS = {"DROPOFF_ALLOW_HTTP": "1", "DROPOFF_EGRESS_ALLOW": "127.0.0.0/8", "D
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
+def secrets_of(name: str, folder: Path) -> Path:
+    """What is mounted for the service called `name` where secrets are, beside a docker-compose.yml in `folder`."""
+    (source,) = [each.split(":")[0] for each in SERVICES[name].get("volumes", ()) if ":/run/secrets:ro" in each]
+    return folder / source
+
+
+def make_secrets(folder: Path) -> None:
+    """What the service of the file that makes them would do."""
+    command = [word.replace("/secrets", str(folder / "secrets")) for word in SERVICES["secrets"]["command"]]
+    subprocess.run(command, env=clean_environment(PATH=PATH), check=True)
+
+
 class Composed(Deployment):
     """The services of docker-compose.yml, each with the secrets that it is given and no others."""
 
     def __init__(self, folder: Path, database_url: str) -> None:
         super().__init__(folder, apis=len(APIS), workers=len(WORKERS))
+        self._database_url = database_url
         self._make_secrets(database_url)
-        self.redis = self._service("redis", ("--port", str(self._redis_port), "--bind", "127.0.0.1"))
+        self.redis = self._service("redis", ("--port", str(self.redis_port), "--bind", "127.0.0.1"))
         self.apis = [self._service(name) for name in APIS]
         self.workers = [self._service(name) for name in WORKERS]
         self.api, self.worker = self.apis[0], self.workers[0]
@@ -60,33 +73,33 @@ class Composed(Deployment):
         super().__enter__()
         return self
 
+    @property
+    def database_url(self) -> str:
+        return self._database_url
+
     def healthy(self, name: str) -> bool:
         """What the health check of the service says."""
         kind, *test = SERVICES[name]["healthcheck"]["test"]
         command = test if kind == "CMD" else ["sh", "-c", *test]
         placed = [self._placed(name, word).replace("$$", "$") for word in command]
-        if name in WORKERS:
-            # In a container the worker is process 1.
-            process = self.workers[WORKERS.index(name)].popen
-            placed = [word.replace("dropoff-1@", f"dropoff-{process.pid if process else 0}@") for word in placed]
+        if command[:2] == ["dropoff", "healthcheck"]:
+            # In a container it is process 1.
+            processes = dict(zip((*APIS, *WORKERS), (*self.apis, *self.workers), strict=True))
+            process = processes[name].popen
+            placed += ["--pid", str(process.pid if process else 0)]
+            if name in APIS:
+                placed += ["--port", self.urls[APIS.index(name)].rpartition(":")[2]]
         done = subprocess.run(placed, env=self._environment_of(name), capture_output=True, check=False, timeout=60)
         return done.returncode == 0
 
     def _make_secrets(self, database_url: str) -> None:
-        """By the commands of the document; then only the addresses are changed."""
-        (block,) = [block for block in blocks("docs/operating.md") if block.language == "sh"]
-        subprocess.run(["bash", "-euc", block.text], cwd=self.folder, check=True)
-        self._secret("dropoff_database_url").write_text(database_url)
-        url = self._secret("dropoff_redis_url")
-        url.write_text(url.read_text().replace("redis:6379", f"127.0.0.1:{self._redis_port}"))
-        self.redis_url = url.read_text().strip()
-        for name, service in SERVICES.items():
-            (self.folder / name).mkdir()
-            for secret in service.get("secrets", ()):
-                (self.folder / name / secret).write_bytes(self._secret(secret).read_bytes())
-
-    def _secret(self, name: str) -> Path:
-        return self.folder / COMPOSE["secrets"][name]["file"]
+        """By the service that does; then only the addresses are changed."""
+        make_secrets(self.folder)
+        for url in self.folder.glob("secrets/*/dropoff_database_url"):
+            url.write_text(database_url)
+        for url in self.folder.glob("secrets/*/dropoff_redis_url"):
+            url.write_text(url.read_text().replace("redis:6379", f"127.0.0.1:{self.redis_port}"))
+            self.redis_url = url.read_text().strip()
 
     def _service(self, name: str, more: tuple[str, ...] = ()) -> Process:
         command = [self._placed(name, word) for word in SERVICES[name]["command"]]
@@ -97,10 +110,10 @@ class Composed(Deployment):
 
     def _environment_of(self, name: str) -> dict[str, str]:
         given = SERVICES[name].get("environment", {})
-        return clean_environment(**SETTINGS, **given, PATH=PATH, DROPOFF_SECRETS_DIR=str(self.folder / name))
+        return clean_environment(**SETTINGS, **given, PATH=PATH, DROPOFF_SECRETS_DIR=str(secrets_of(name, self.folder)))
 
     def _placed(self, name: str, word: str) -> str:
-        placed = word.replace("/run/secrets", str(self.folder / name)).replace("0.0.0.0", "127.0.0.1")
+        placed = word.replace("/run/secrets", str(secrets_of(name, self.folder))).replace("0.0.0.0", "127.0.0.1")
         return placed.replace("8080", self.urls[APIS.index(name)].rpartition(":")[2]) if name in APIS else placed
 
 
@@ -124,13 +137,15 @@ def test_the_compose_file_follows_the_specification() -> None:
 
 
 def test_whatever_serves_has_a_health_check_and_starts_after_what_it_needs() -> None:
-    assert [name for name in SERVICES if "healthcheck" not in SERVICES[name]] == ["migrate"]
+    assert [name for name in SERVICES if "healthcheck" not in SERVICES[name]] == ["secrets", "migrate"]
     for name in (*APIS, *WORKERS):
         assert SERVICES[name]["depends_on"] == {
             "migrate": {"condition": "service_completed_successfully"},
             "redis": {"condition": "service_healthy"},
         }
     assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    for name in ("redis", "postgres"):
+        assert SERVICES[name]["depends_on"] == {"secrets": {"condition": "service_completed_successfully"}}
     assert SERVICES["flower"]["profiles"] == ["flower"]
 
 
@@ -140,27 +155,44 @@ def test_a_process_is_given_longer_to_end_than_it_may_have_to_finish() -> None:
     assert min(given[name] for name in WORKERS) > Settings().verify_seconds
 
 
-def test_the_secrets_of_the_document_belong_together(tmp_path: Path) -> None:
-    (block,) = [block for block in blocks("docs/operating.md") if block.language == "sh"]
-    subprocess.run(["bash", "-euc", block.text], cwd=tmp_path, check=True)
-    files = {name: tmp_path / secret["file"] for name, secret in COMPOSE["secrets"].items()}
-    assert {path.name for path in (tmp_path / "secrets").iterdir()} == set(files)
+def test_the_secrets_are_made_once_belong_together_and_go_to_who_needs_them(tmp_path: Path) -> None:
+    make_secrets(tmp_path)
+    made = read_all(tmp_path)
     assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
-    assert {path.stat().st_mode & 0o777 for path in files.values()} == {0o644}
-    said = {name: path.read_text().strip() for name, path in files.items()}
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("secrets/*/*")} == {0o644}
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("secrets/*") if path.is_file()} == {0o600}
+    mounted = {name: secrets_of(name, tmp_path) for name in SERVICES if name != "secrets"}
+    assert set(mounted.values()) == {path for path in tmp_path.glob("secrets/*") if path.is_dir()}
+    said = {path.name: text for path, text in made.items()}
     database, user = (SERVICES["postgres"]["environment"][f"POSTGRES_{name}"] for name in ("DB", "USER"))
     password = said["postgres_password"]
     assert said["dropoff_database_url"] == f"postgresql+asyncpg://{user}:{password}@postgres:5432/{database}"
     assert said["dropoff_redis_url"] == f"redis://:{said['redis.conf'].removeprefix('requirepass ')}@redis:6379/0"
+    assert {path.name for path in mounted["worker-1"].iterdir()} == {"dropoff_redis_url", "dropoff_secret_keys"}
+    # As after a kill in the middle of it.
+    (tmp_path / "secrets/worker/dropoff_redis_url").unlink()
+    (tmp_path / "secrets/api/.dropoff_redis_url.new").write_text("redis://:ha")
+    make_secrets(tmp_path)
+    assert read_all(tmp_path) == made
+
+
+def read_all(folder: Path) -> dict[Path, str]:
+    return {path: path.read_text().strip() for path in folder.glob("secrets/**/*") if path.is_file()}
 
 
 def test_the_image_copies_what_is_there_and_nobody_is_root_in_it() -> None:
-    lines = [shlex.split(line) for line in (ROOT / "Dockerfile").read_text().splitlines() if line[:1].isalpha()]
+    whole = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [shlex.split(line) for line in whole.splitlines() if line[:1].isalpha()]
     let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    copied = {name for word, *names in lines if word == "COPY" and "--from=build" not in names for name in names[:-1]}
+    copied = {
+        name for word, *names in lines if word == "COPY" and not names[0].startswith("--from") for name in names[:-1]
+    }
     assert copied == let_in
     assert all((ROOT / name).exists() for name in copied)
     assert [line for line in lines if line[0] == "USER"] == [["USER", "10001"]]
+    assert {each["build"]["target"] for each in SERVICES.values() if "build" in each} <= {
+        line[-1] for line in lines if line[0] == "FROM"
+    }
 
 
 def test_each_composed_api_process_creates_a_destination(composed: Composed, good: dict[str, Any]) -> None:
@@ -233,3 +265,17 @@ def test_an_upgrade_in_the_order_of_the_document_loses_no_request(composed: Comp
     assert {answer.status for answer in answers} == {200}
     created = {answer.json["destination"]["id"] for answer in answers}
     assert len(answers) == len(created) == apis[0].list().json["total_count"] > 10
+
+
+@pytest.mark.parametrize(("unit", "services"), [("api", APIS), ("worker", WORKERS)])
+def test_the_units_start_what_compose_starts_with_the_same_secrets_and_time_to_end(
+    tmp_path: Path, unit: str, services: tuple[str, ...]
+) -> None:
+    make_secrets(tmp_path)
+    lines = (ROOT / f"deploy/systemd/dropoff-{unit}@.service").read_text().splitlines()
+    said = [line.split("=", 1) for line in lines if "=" in line and not line.startswith("#")]
+    (command,) = [value for name, value in said if name == "ExecStart"]
+    assert command.rpartition("/")[2].split()[:2] == ["dropoff", unit]
+    handed_on = {value.split(":")[0] for name, value in said if name == "LoadCredential"}
+    assert handed_on == {path.name for path in secrets_of(services[0], tmp_path).iterdir()}
+    assert ["TimeoutStopSec", SERVICES[services[0]]["stop_grace_period"].removesuffix("s")] in said

@@ -2,21 +2,26 @@
 
 import json
 import signal
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.servers.odd import PAGE, STORED, everywhere, gated, redirecting
-from tests.stack import Answer, Api, Deployment, free_port, until
+from tests.servers.odd import PAGE, STORED, answering, everywhere, gated, redirecting
+from tests.stack import DROPOFF, Answer, Api, Deployment, free_port, until
 
 VERIFY = 2.0
+OPERATOR_KEY = "operator-key-0123456789"
+_DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>"
+DENIED = b"HTTP/1.1 403 No\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n%s" % (len(_DENIED), _DENIED)
 
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """One in which 127.0.0.1 stands for the whole public network: no other address may be called."""
     settings = {"hold_seconds": "8", "verify_seconds": str(VERIFY), "allow_http": "1", "egress_allow": "127.0.0.1/32"}
+    settings["operator_key"] = OPERATOR_KEY
     with Deployment(tmp_path_factory.mktemp("egress"), **settings) as running:
         yield running
 
@@ -79,27 +84,48 @@ def test_what_is_no_plain_host_is_not_even_queued(deployment: Deployment, api: A
     assert len(deployment.worker.events("verification finished")) == before
 
 
-def test_a_delete_that_is_owed_is_tried_after_the_answer(deployment: Deployment, api: Api) -> None:
-    worker = deployment.worker
-    with gated(STORED) as store:
+def test_what_a_stopped_worker_could_not_delete_is_told_and_removed_by_the_next(
+    deployment: Deployment, api: Api
+) -> None:
+    worker, operator = deployment.worker, Api(deployment.url, OPERATOR_KEY)
+    with gated(STORED, PUT=STORED) as store:
         answer = api.create(body(store.url))
         assert answer.error["code"] == "timeout"
         assert answer.report["left_behind"]
         assert answer.seconds < VERIFY + 1.5
-        store.gate.set()
-        (line,) = until(lambda: worker.events("test file removed late"), "the file is removed after all", 15)
-    assert (line["job"], line["object"]) == (answer.report["job"], answer.report["object"])
-    assert worker.events("test file left behind") == []
-
-
-def test_a_worker_that_is_stopped_does_what_is_owed_first(deployment: Deployment, api: Api) -> None:
-    worker = deployment.worker
-    with gated(STORED) as store:
-        answer = api.create(body(store.url))
-        assert worker.popen
+        job, file = answer.report["job"], answer.report["object"]
         worker.signal(signal.SIGTERM)
-        store.gate.set()
+        (line,) = until(lambda: api.call("GET", "/leftovers").json["leftovers"], "it is on record", 5)
+        assert (line["id"], line["object"], line["state"], line["parameters"]["s3_endpoint"]) == (
+            job, file, "waiting", store.url,
+        )  # fmt: skip
+        assert deployment.client("another").call("GET", "/leftovers").json["leftovers"] == []
+        (seen,) = operator.call("GET", "/leftovers").json["leftovers"]
+        assert operator.call("GET", "/leftovers", account=seen["account_name"], state="").json["leftovers"] == [seen]
+        assert operator.call("GET", "/leftovers", account="another").json["leftovers"] == []
+        assert api.call("GET", "/leftovers", account="0", page="").error["parameter"] == "account"
+        assert seen == {**line, "account_name": "tester"}
+        assert f"{job}  " in deployment.dropoff("leftovers", "list")
+        assert 'dropoff_leftovers{state="waiting"} 1.0' in operator.call("GET", "/metrics").text
+        assert worker.popen
         assert worker.popen.wait(20) == 0
-    (line,) = [line for line in worker.events("test file") if line["job"] == answer.report["job"]]
-    assert line["event"] == "test file removed late"
-    deployment.start_worker()
+        store.gate.set()
+        deployment.start_worker()
+        (line,) = until(lambda: worker.events("test file removed late"), "the file is removed after all", 45)
+        assert line["object"] == file
+        until(lambda: not api.call("GET", "/leftovers").json["leftovers"], "it is off the record", 5)
+
+
+def test_an_operator_has_it_tried_again_or_forgotten(deployment: Deployment, api: Api) -> None:
+    with answering(STORED, DELETE=DENIED) as store:
+        answer = api.create(body(store.url))
+        assert (answer.error["code"], answer.report["left_behind"]) == ("delete_denied", True)
+        job = answer.report["job"]
+        until(lambda: api.call("GET", "/leftovers").json["leftovers"], "it is on record", 5)
+        assert "tried again" in deployment.dropoff("leftovers", "retry", job)
+        deployment.dropoff("leftovers", "forget", job)
+        assert deployment.dropoff("leftovers", "list") == ""
+        unknown = (*DROPOFF, "leftovers", "forget", job)
+        done = subprocess.run(unknown, env=deployment.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "there is no leftover with the id" in done.stderr

@@ -1,6 +1,7 @@
 """The documents' examples, executed as they stand there: what they print, and what becomes of the destination."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from demo.seaweedfs import SeaweedFS
-from tests.documents import Block, blocks
+from tests.documents import ROOT, Block, blocks
 from tests.servers.azure import NODE
 from tests.stack import Api, clean_environment, up
 
@@ -34,10 +35,15 @@ def api(tmp_path_factory: pytest.TempPathFactory, seaweedfs: SeaweedFS) -> Itera
 
 
 @pytest.fixture
-def environment(api: Api, seaweedfs: SeaweedFS) -> dict[str, str]:
-    """The variables that the documents tell a reader to set."""
+def environment(api: Api, seaweedfs: SeaweedFS, tmp_path: Path) -> dict[str, str]:
+    """The variables that the documents tell a reader to set, and a curl also where the machine has none."""
     key, secret = seaweedfs.customer
+    curl = tmp_path / "bin/curl"
+    curl.parent.mkdir()
+    curl.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ROOT}/tests/servers/curl.py" "$@"\n')
+    curl.chmod(0o755)
     return clean_environment(
+        PATH=f"{os.environ['PATH']}:{curl.parent}",
         DROPOFF_URL=api.url, DROPOFF_KEY=api.key, S3_BUCKET_NAME="results",
         S3_ACCESS_KEY_ID=key, S3_SECRET_ACCESS_KEY=secret,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from demo.seaweedfs import SeaweedFS
 from tests.e2e.test_secrets import found, planted
 from tests.servers.odd import html, silent
 from tests.stack import REDIS_PASSWORD, Api, Deployment, Process, accepts, clean_environment, free_port, until
+from tests.types.every import settings_at
 
 BASIC = "dGVhbTphLXBhc3N3b3JkLW9mLXRoZS10ZWFt"
 PASSWORD = "a-password-of-the-team"
@@ -60,8 +61,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         folder = tmp_path_factory.mktemp("flower")
         with Deployment(
             folder, hold_seconds="6", verify_seconds="3", allow_http="1", egress_allow="127.0.0.0/8",
-            s3_endpoint=store.url, gcs_endpoint=store.url, gcs_token_endpoint=f"{store.url}/token",
-            azure_endpoint=store.url + "/{account}", oss_endpoint=store.url,
+            **settings_at(store.url),
         ) as running:  # fmt: skip
             yield running
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from app.store.sealing import new_key
+from app.messages.sealing import new_key
+from demo.seaweedfs import SeaweedFS
 from tests.servers.postgres import Postgres
 from tests.stack import Answer, Api, Deployment, clean_environment, until
 
@@ -33,12 +34,6 @@ def deployment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         yield running
 
 
-def both(deployment: Deployment, account: str) -> tuple[Api, Api]:
-    """Clients of both processes with a new key of `account`."""
-    first = deployment.client(account)
-    return first, Api(deployment.urls[1], first.key)
-
-
 def put(api: Api, destination: str, body: dict[str, Any]) -> Answer:
     return api.call("PUT", f"/destinations/{destination}", json.dumps(body).encode(), JSON)
 
@@ -49,7 +44,7 @@ def told(answer: Answer) -> tuple[int, str, set[str]]:
 
 
 def test_both_processes_and_both_workers_do_the_same(deployment: Deployment, good: dict[str, Any]) -> None:
-    apis = both(deployment, "both")
+    apis = deployment.clients("both")
     with ThreadPoolExecutor(20) as threads:
         answers = list(threads.map(lambda n: apis[n % 2].create(good), range(20)))
     assert {answer.status for answer in answers} == {200}
@@ -61,7 +56,7 @@ def test_both_processes_and_both_workers_do_the_same(deployment: Deployment, goo
 
 @pytest.mark.parametrize("part", ["apis", "workers"])
 def test_one_of_two_may_die(deployment: Deployment, good: dict[str, Any], part: str) -> None:
-    api = both(deployment, "dying")[1]
+    api = deployment.clients("dying")[1]
     first = getattr(deployment, part)[0]
     first.signal(signal.SIGKILL)
     first.stop()
@@ -71,10 +66,33 @@ def test_one_of_two_may_die(deployment: Deployment, good: dict[str, Any], part: 
         (deployment.start_api if part == "apis" else deployment.start_worker)()
 
 
+def test_an_account_may_keep_what_may_not_be_deleted(
+    deployment: Deployment, good: dict[str, Any], seaweedfs: SeaweedFS
+) -> None:
+    api, other = deployment.clients("write-only")[0], deployment.clients("another")[0]
+    key, secret = seaweedfs.put_only
+    body = {**good, "s3_access_key_id": key, "s3_secret_access_key": secret}
+    assert api.create(body).error["code"] == "delete_denied"
+    deployment.dropoff("accounts", "delete-policy", "write-only", "lenient")
+    for answer in (api.create(body), api.verify(body)):
+        assert answer.status == 200 and answer.report["ok"] and answer.report["left_behind"], answer.text
+        (warning,) = answer.report["warnings"]
+        assert answer.report["object"] in warning and answer.report["object"] in seaweedfs.objects("results")
+    until(
+        lambda: [job["state"] for job in api.call("GET", "/jobs").json["jobs"]][:1] == ["succeeded"],
+        "the board says so too",
+    )
+    assert other.create(body).error["code"] == "delete_denied"
+    deployment.dropoff("accounts", "delete-policy", "write-only", "default")
+    assert api.create(body).error["code"] == "delete_denied"
+    seaweedfs.empty("results")
+
+
 def test_a_key_is_shown_once_and_revoked_at_once_everywhere(deployment: Deployment) -> None:
-    apis = both(deployment, "keys")
+    key = deployment.dropoff("keys", "create", "keys").strip()
+    apis = [Api(url, key) for url in deployment.urls]
     listed = deployment.dropoff("keys", "list")
-    assert apis[0].key not in listed
+    assert key not in listed
     (line,) = [line for line in listed.splitlines() if line.endswith("  keys")]
     assert [api.list().status for api in apis] == [200, 200]
     assert deployment.dropoff("keys", "revoke", line.split()[0]) == "Revoked.\n"
@@ -83,7 +101,7 @@ def test_a_key_is_shown_once_and_revoked_at_once_everywhere(deployment: Deployme
 
 
 def test_nothing_tells_a_revoked_key_from_one_that_never_was(deployment: Deployment) -> None:
-    revoked, _ = both(deployment, "revoked")
+    revoked, _ = deployment.clients("revoked")
     (line,) = [line for line in deployment.dropoff("keys", "list").splitlines() if line.endswith("  revoked")]
     deployment.dropoff("keys", "revoke", line.split()[0])
     never = Api(deployment.url, "x" * len(revoked.key))
@@ -114,6 +132,8 @@ def restart(deployment: Deployment, keys: str) -> None:
         deployment.start_api(number)
 
 
+# With SQLite it is the same but for what the tests of the store look at.
+@pytest.mark.parametrize("deployment", ["postgresql"], indirect=True)
 def test_the_sealing_key_is_rotated_while_the_service_runs(deployment: Deployment, good: dict[str, Any]) -> None:
     api = deployment.client("rotation")
     ids = [api.create({**good, "enabled": False}).json["destination"]["id"] for _ in range(12)]

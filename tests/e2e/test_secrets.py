@@ -1,6 +1,5 @@
 """Recognisable secrets are planted in every secret field; then everything that is written or said is searched."""
 
-import base64
 import contextlib
 import itertools
 import json
@@ -13,35 +12,27 @@ import pytest
 from celery import Celery
 from redis import Redis
 
+from app.messages.keys import claim_key
 from tests.servers.odd import html, silent
-from tests.stack import Api, Deployment, until
-from tests.unit.test_specs import PEM, SERVICE_ACCOUNT
+from tests.stack import Api, Deployment, free_port, until
+from tests.types.every import STORAGES, settings_at
 
 SENTINEL = "SENTINEL"
 OPERATOR_KEY = "SENTINEL-of-the-operator"
+NOTIFY_SECRET = f"whsec_{SENTINEL}{'A' * 32}"
 
 
 def planted(endpoint: str) -> list[dict[str, Any]]:
-    """A body of each type, with a sentinel in whatever must never be seen, spelled so that the type accepts it."""
-    azure = base64.b64encode(b"SENTINEL-azure".ljust(64, b"!")).decode()
-    account = {**SERVICE_ACCOUNT, "private_key_id": "SENTINEL-id"}
-    hmac = {"gcs_access_key": "GOOGSENTINEL1" + "A" * 48, "gcs_secret_key": f"{SENTINEL}/gcs".ljust(40, "+")}
-    s3 = {"s3_access_key_id": "SENTINELKEYID000", "s3_secret_access_key": "SENTINEL-s3"}
+    """A body of each way to store, with a sentinel in whatever must never be seen, spelled so that the type accepts it;
+    `endpoint` is the address where a body has one."""
     return [
-        {"type": "s3", "s3_bucket_name": "my-bucket", **s3},
-        {"type": "s3compatible", "s3_bucket_name": "my-bucket", "s3_endpoint": endpoint, **s3},
-        {"type": "gcs", "gcs_bucket_name": "my-bucket", **hmac},
-        {"type": "gcs", "gcs_bucket_name": "my-bucket", "gcs_service_account_key": account},
-        {"type": "azure", "azure_account_name": "account", "azure_container_name": "box", "azure_account_key": azure},
-        {
-            "type": "oss", "oss_bucket_name": "my-bucket", "oss_region_id": "oss-cn-hangzhou",
-            "oss_access_key": "LTAISENTINELoss1", "oss_secret_key": "SENTINEL-oss",
-        },
-    ]  # fmt: skip
+        {**storage.planted, **({storage.endpoint: endpoint} if storage.endpoint else {})}
+        for storage in STORAGES.values()
+    ]
 
 
-# What a search must find: the sentinel itself, the Azure key, in which base64 hides it, and a private key's lines.
-NEEDLES = (SENTINEL.encode(), base64.b64encode(b"SENTINEL-azure")[:16], *PEM.encode().splitlines()[1:-1])
+# What a search must find: the sentinel itself, and where another spelling hides it.
+NEEDLES = (SENTINEL.encode(), *(needle for storage in STORAGES.values() for needle in storage.needles))
 
 
 def found(content: bytes | str) -> bool:
@@ -58,8 +49,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             folder,
             hold_seconds="6", verify_seconds="3", allow_http="1", egress_allow="127.0.0.0/8", log_level="DEBUG",
             operator_key=OPERATOR_KEY,
-            s3_endpoint=server.url, gcs_endpoint=server.url, gcs_token_endpoint=f"{server.url}/token",
-            azure_endpoint=server.url + "/{account}", oss_endpoint=server.url,
+            notify_url=f"http://127.0.0.1:{free_port()}/{SENTINEL}", notify_secret=NOTIFY_SECRET,
+            **settings_at(server.url),
         ) as running:  # fmt: skip
             yield running
 
@@ -100,6 +91,7 @@ def test_no_secret_is_found_anywhere(deployment: Deployment) -> None:
         ids = [destination["id"] for destination in api.list().json["destinations"]]
         seen += [api.call("GET", f"/destinations/{each}").text for each in ids]
         seen += [api.verify(destination=each).text for each in ids]
+        seen.append(api.call("GET", "/leftovers").text)
         seen += inspected_while_at_work(deployment, api, celery)
         seen += shown_of_jobs(api) + shown_of_jobs(Api(deployment.url, OPERATOR_KEY))
         until(lambda: any(event["type"] == "task-succeeded" for event in events), "events of tasks are heard")
@@ -107,6 +99,7 @@ def test_no_secret_is_found_anywhere(deployment: Deployment) -> None:
     celery.close()
 
     assert not [text for text in seen if found(text)]
+    assert deployment.api.events("notification refused")
     files = [path for path in deployment.folder.rglob("*") if path.is_file()]
     assert {"dropoff.db", "dump.rdb", "api.log", "worker.log"} <= {path.name for path in files}
     assert not [path for path in files if found(path.read_bytes())]
@@ -119,7 +112,8 @@ def inspected_while_at_work(deployment: Deployment, api: Api, celery: Celery) ->
         until(lambda: store.connections, "the store is called")
         with Redis.from_url(deployment.redis_url) as redis:
             redis.save()
-            assert redis.hlen("unacked") == 1
+            # With the sealed replies of those before.
+            assert redis.keys(claim_key("*"))
         inspect = celery.control.inspect(timeout=0.5)
         shown = [inspect.active(), inspect.reserved(), inspect.scheduled(), inspect.stats(), inspect.conf()]
         assert "dropoff.verify" in repr(shown[0])
@@ -128,7 +122,9 @@ def inspected_while_at_work(deployment: Deployment, api: Api, celery: Celery) ->
 
 def shown_of_jobs(api: Api) -> list[str]:
     """All that is shown of jobs: in a list, one by one, and as they went."""
-    jobs = until(lambda: (found := api.call("GET", "/jobs").json["jobs"])[0]["state"] == "failed" and found, "the end")
+    jobs = until(
+        lambda: (found := api.call("GET", "/jobs").json["jobs"]) and found[0]["state"] == "failed" and found, "the end"
+    )
     # A create, a verification and one more of what is there, for each; and the one that was inspected.
     assert len(jobs) == 3 * len(planted("")) + 1
     with api.stream(after="0") as events:

@@ -16,6 +16,7 @@ from tests.e2e.test_secrets import found, planted
 from tests.servers.collector import Collector, Sent, collector
 from tests.servers.odd import dead_url, html, silent
 from tests.stack import Answer, Deployment, clean_environment, until
+from tests.types.every import settings_at
 
 SERVER, CLIENT, PRODUCER, CONSUMER, INTERNAL = 2, 3, 4, 5, 1
 OPEN = {"hold_seconds": "8", "verify_seconds": "4", "allow_http": "1", "egress_allow": "127.0.0.0/8"}
@@ -62,8 +63,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, seaweedfs: SeaweedFS) -> 
     with collector() as collected, html() as store:
         deployment = Deployment(
             tmp_path_factory.mktemp("tracing"), **OPEN, log_level="DEBUG",
-            gcs_endpoint=store.url, gcs_token_endpoint=f"{store.url}/token", azure_endpoint=store.url + "/{account}",
-            oss_endpoint=store.url, s3_endpoint=store.url,
+            **settings_at(store.url),
             OTEL_EXPORTER_OTLP_ENDPOINT=collected.url, OTEL_BSP_SCHEDULE_DELAY="60000",
             OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=test",
         )  # fmt: skip
@@ -184,7 +184,7 @@ def test_what_is_no_route_of_ours_is_not_named(recorded: Recorded) -> None:
 
 ROOTS = """
 import sys
-from app import logs, tracing
+from app.observe import logs, tracing
 logs.configure("test")
 import app.web.server, workers.main
 with tracing.exporting("test"):

@@ -11,15 +11,16 @@ from typing import Any
 import psutil
 import pytest
 
-from app import up as app_up
-from app.settings import Settings
+from app.cli import up as app_up
+from app.settings import Settings, is_loopback
+from app.store.accounts import Accounts
 from app.store.engine import open_engine
-from app.store.repository import Repository
 from tests.stack import (
     REDIS_PASSWORD,
     Api,
     Process,
     accepts,
+    account_of,
     clean_environment,
     free_port,
     until,
@@ -38,12 +39,17 @@ def children(process: Process) -> dict[str, psutil.Process]:
         with contextlib.suppress(psutil.Error):
             command = " ".join(child.cmdline())
             if command and child.status() != psutil.STATUS_ZOMBIE:
-                found["worker" if "workers.main" in command else "api" if "app.cli api" in command else "redis"] = child
+                found["worker" if "app.cli worker" in command else "api" if "app.cli api" in command else "redis"] = (
+                    child
+                )
     return found
 
 
-def test_a_restart_finds_its_destinations_again(tmp_path: Path, good: dict[str, Any]) -> None:
+def test_a_restart_finds_its_destinations_and_the_operators_key_again(tmp_path: Path, good: dict[str, Any]) -> None:
     with up_process(tmp_path, **SETTINGS) as (api, process):
+        operator = Api(api.url, printed_key(process))
+        assert operator.call("GET", "/jobs").status == 200
+        assert operator.create(good).status == 401, "it is no account's"
         created = api.create(good)
         assert created.status == 200
         assert process.stop() == 0
@@ -51,40 +57,34 @@ def test_a_restart_finds_its_destinations_again(tmp_path: Path, good: dict[str, 
         process.log_path.write_text("")
         process.start()
         wait_ready(process)
+        assert printed_key(process) == operator.key
         assert api.list().json["destinations"] == [created.json["destination"]]
         assert api.create(good).status == 200
+        told = status_beside(tmp_path / "data")
+        assert told.returncode == 0, told.stderr
+        assert [line.split()[:2] for line in told.stdout.splitlines()] == [
+            [name, "ok"] for name in ("database", "redis", "workers", "clocks")
+        ]
+        assert stat.S_IMODE((tmp_path / "data/redis_url").stat().st_mode) == 0o600
+    assert not (tmp_path / "data/redis_url").exists()
+    assert "DROPOFF_REDIS_URL" in status_beside(tmp_path / "data").stderr
     key = tmp_path / "data/secret_key"
-    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    for each in (key, key.with_name("operator_key")):
+        assert stat.S_IMODE(each.stat().st_mode) == 0o600
     assert stat.S_IMODE(key.parent.stat().st_mode) == 0o700
     assert (tmp_path / "data/redis").is_dir()
 
 
-def test_the_operators_key_is_made_once_and_printed(tmp_path: Path) -> None:
-    printed = []
-    for _ in range(2):
-        with up_process(tmp_path, **SETTINGS) as (api, process):
-            (line,) = [line for line in process.log.splitlines() if line.startswith("The operator's key is ")]
-            printed.append(line.rpartition(" ")[2])
-            assert Api(api.url, printed[-1]).call("GET", "/jobs").status == 200
-            assert Api(api.url, printed[-1]).list().status == 401
-        process.log_path.unlink()
-    assert printed[0] == printed[1]
-    assert stat.S_IMODE((tmp_path / "data/operator_key").stat().st_mode) == 0o600
-    with up_process(tmp_path, **SETTINGS, operator_key="a-key-of-the-operators-own") as (api, process):
-        assert "operator's key is" not in process.log
-        assert Api(api.url, printed[0]).call("GET", "/jobs").status == 401
-        assert Api(api.url, "a-key-of-the-operators-own").call("GET", "/jobs").status == 200
+def status_beside(data: Path) -> "subprocess.CompletedProcess[str]":
+    """What `dropoff status` says, of which only the data folder is told."""
+    command, environment = (sys.executable, "-m", "app.cli", "status"), clean_environment(DROPOFF_DATA=str(data))
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
-    with up_process(tmp_path, **SETTINGS) as (_, process):
-        started = children(process)
-        assert set(started) == {"api", "worker", "redis"}
-        process.signal(signal.SIGINT)
-        assert process.popen
-        assert process.popen.wait(30) == 0
-        assert not any(child.is_running() for child in started.values())
-        assert "Traceback" not in process.log
+def printed_key(process: Process) -> str:
+    """The operator's key, as `up` has printed it since its log was last emptied."""
+    (line,) = [line for line in process.log.splitlines() if line.startswith("The operator's key is ")]
+    return line.rpartition(" ")[2]
 
 
 def test_what_dies_is_started_again(tmp_path: Path, good: dict[str, Any]) -> None:
@@ -119,8 +119,8 @@ def test_killed_it_leaves_nobody_behind_and_starts_again(tmp_path: Path, good: d
         assert api.create(good).status == 200
 
 
-def test_a_second_one_and_a_port_that_is_taken_are_refused_in_a_sentence(tmp_path: Path) -> None:
-    with up_process(tmp_path, **SETTINGS) as (api, _):
+def test_a_second_one_and_a_taken_port_are_refused_in_a_sentence_and_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
+    with up_process(tmp_path, **SETTINGS) as (api, process):
         port = api.url.rpartition(":")[2]
         for data, expected in (("data", "another `dropoff up` uses the data folder"), ("other", "another --port")):
             command = [sys.executable, "-m", "app.cli", "up", "--port", port, "--data", str(tmp_path / data)]
@@ -130,9 +130,16 @@ def test_a_second_one_and_a_port_that_is_taken_are_refused_in_a_sentence(tmp_pat
             assert done.returncode == 1
             assert expected in done.stderr
             assert "Traceback" not in done.stderr
+        started = children(process)
+        assert set(started) == {"api", "worker", "redis"}
+        process.signal(signal.SIGINT)
+        assert process.popen
+        assert process.popen.wait(30) == 0
+        assert not any(child.is_running() for child in started.values())
+        assert "Traceback" not in process.log
 
 
-def test_a_redis_that_is_given_is_used(tmp_path: Path, good: dict[str, Any]) -> None:
+def test_a_redis_and_an_operators_key_that_are_given_are_used(tmp_path: Path, good: dict[str, Any]) -> None:
     port = free_port()
     redis = Process(
         (
@@ -153,8 +160,12 @@ def test_a_redis_that_is_given_is_used(tmp_path: Path, good: dict[str, Any]) -> 
     try:
         until(lambda: accepts(port), "Redis accepts connections")
         url = f"redis://:{REDIS_PASSWORD}@127.0.0.1:{port}/0"
-        with up_process(tmp_path, redis_url=url, **SETTINGS) as (api, process):
+        with up_process(tmp_path, redis_url=url, operator_key="a-key-of-the-operators-own", **SETTINGS) as (
+            api, process,
+        ):  # fmt: skip
             assert set(children(process)) == {"api", "worker"}
+            assert "operator's key is" not in process.log
+            assert Api(api.url, "a-key-of-the-operators-own").call("GET", "/jobs").status == 200
             assert api.create(good).status == 200
         assert not (tmp_path / "data/redis").exists()
     finally:
@@ -175,8 +186,8 @@ async def test_the_key_demo_opens_only_what_others_cannot_reach(
     for on_loopback in (True, False, True):
         await app_up._prepare(settings, on_loopback=on_loopback)
         async with open_engine(settings.database) as engine:
-            account = await Repository(engine).account_of(app_up.DEMO_KEY)
+            account = await account_of(Accounts(engine), app_up.DEMO_KEY)
         assert (account is not None) == on_loopback
-    assert [app_up._is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "10.0.0.1")] == [
+    assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "10.0.0.1")] == [
         True, True, True, False, False, False,
     ]  # fmt: skip

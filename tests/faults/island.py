@@ -1,112 +1,172 @@
 """A process on a network of its own, in which every address there is leads back to it and to nobody else.
 
 There the guard is met as it is, with no network allowed to it: a cloud's metadata address has a server that listens,
-and so has an address that counts as public. Linux only; `unshare` and `ip` make it, for root and for everybody else.
+and so has an address that counts as public. Linux only; `unshare` makes it, for root and for everybody else, where the
+kernel lets them have namespaces of their own.
 """
 
 import asyncio
 import contextlib
+import gc
 import os
 import pickle
-import re
+import select
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Any
 
-from app.domain.errors import InvalidParameters, ParameterFault
-from app.domain.specs.base import Spec
+import pytest
+from pyroute2 import IPRoute
+
+from app.domain.types.base import Spec
 from app.domain.verification import Report
 from tests.faults.verifying import KEY, WITHIN, providers, spec_of
 from tests.servers import odd
 from tests.servers.dns import Answers, Dns, dns
 from tests.servers.odd import Odd
-from workers.providers.base import Provider
+from tests.types.every import STORAGES
+from workers.storage.port import Provider
 from workers.verify import verify
 
 PUBLIC = "1.2.3.4"
-"""The address of whatever stands in a store's place."""
+"""The address of the store, which answers as a test wants it to, on STORE of this and of every other address."""
 
+STORE = 8000
 CANARY = 9000
 """On this port of every address is a server that nobody may call; on the next one nobody listens."""
 
 CLOSED = 9001
 RESOLVER = "127.0.0.53"
 SEARCH = "corp.test"
-TURN_SECONDS = 0.01
+BOUND_SECONDS = 60.0
+"""What a test's attempts may take together."""
 
-Host = Callable[[], contextlib.AbstractContextManager[Odd]]
+Table = Mapping[str, Answers]
+"""What names there are."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One verification of the body called `kind` of BODIES, with `changes`, for the store at `place`.
+    """One verification of the body called `kind` of BODIES, for the store, or for `place` if that is given.
 
-    `host` stands there if it is given, and PORT in `place` is its port; it is spoken to over TLS if `tls` says so.
-    Neighbours with the same `turn` are under way at once.
+    The store answers by `replies`, as an Odd does. Neighbours with the same `turn` are under way at once.
     """
 
     kind: str = "s3compatible"
-    place: str = ""
-    changes: dict[str, str] = field(default_factory=dict)
-    host: Host | None = None
-    tls: bool = False
+    place: str = f"http://{PUBLIC}:{STORE}"
+    replies: Mapping[str, bytes] = field(default_factory=dict)
     turn: str = ""
 
 
 @dataclass
 class Outcome:
-    """What came of an attempt: the faults that the local rules find, or else a report.
+    """What came of an attempt: the report, and how many seconds it took.
 
-    `seconds` is how long it took, `blocked` how long at most the loop did nothing else meanwhile; `grown` says how
-    many kilobytes more than before this process had at most. `called` are the host's addresses that were connected
-    to and `requests` what it was sent; `canary` are those where nobody may call, `asked` the names that were looked up.
+    `connected` are the addresses, with their ports, that a connection was begun to, `requests` what the store was
+    sent, and `asked` the names that were looked up.
     """
 
-    faults: list[ParameterFault] = field(default_factory=list)
-    report: Report | None = None
-    seconds: float = 0
-    blocked: float = 0
-    grown: int = 0
-    called: list[str] = field(default_factory=list)
-    requests: list[bytes] = field(default_factory=list)
-    canary: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    report: Report
+    seconds: float
+    connected: list[str]
+    requests: list[bytes]
+    asked: list[str]
 
 
-def met(attempts: Sequence[Attempt], table: dict[str, Answers]) -> list[Outcome]:
-    """What comes of `attempts` on the island, where names are as `table` says."""
-    island = ("unshare", "--user", "--map-root-user", "--mount", "--net", sys.executable, "-c")
-    done = subprocess.run(
-        (*island, "from tests.faults.island import main; main()"),
-        input=pickle.dumps((attempts, table)), capture_output=True, check=False, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr.decode()
-    outcomes: list[Outcome] = pickle.loads(done.stdout)
-    return outcomes
+class Island:
+    """The running process, as the tests see it."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", log: IO[bytes]) -> None:
+        assert process.stdin and process.stdout
+        self._process, self._log = process, log
+        self._input, self._output = process.stdin, process.stdout
+
+    def met(self, attempts: Sequence[Attempt], table: Table) -> list[Outcome]:
+        """What comes of `attempts`, where names are as `table` says."""
+        pickle.dump((attempts, table), self._input)
+        self._input.flush()
+        ready, _, _ = select.select([self._output], [], [], BOUND_SECONDS + 5)
+        assert ready, "the island does not answer"
+        try:
+            outcomes: list[Outcome] = pickle.load(self._output)
+        except EOFError:
+            self._process.wait(BOUND_SECONDS)
+            self._log.seek(0)
+            raise AssertionError(self._log.read().decode()) from None
+        return outcomes
+
+
+LOCAL_TABLE = 255
+"""The kernel's routing table of the addresses that are the machine's own."""
+UNSHARE = ("unshare", "--user", "--map-root-user", "--mount", "--net")
+
+
+def can_be_had() -> bool:
+    """Whether this machine lets us have one."""
+    try:
+        return subprocess.run((*UNSHARE, "true"), capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def island() -> Iterator[Island]:
+    """One that lasts until the block ends."""
+    if not can_be_had():
+        pytest.skip("this machine lets nobody have namespaces: the guard was not tried with public addresses")
+    command = (*UNSHARE, sys.executable, "-c")
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            (*command, "from tests.faults.island import main; main()"),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+        )  # fmt: skip
+        try:
+            yield Island(process, log)
+        finally:
+            # With its input over, it ends.
+            assert process.stdin and process.stdout
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            try:
+                process.wait(BOUND_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise
+            finally:
+                process.stdout.close()
 
 
 def main() -> None:
     """The island's side: attempts come on standard input, outcomes go to standard output, and nothing else does."""
     output = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    attempts, table = pickle.loads(sys.stdin.buffer.read())
-    odd.ADDRESS = PUBLIC
     _settle()
-    with dns(RESOLVER, table) as names, odd.everywhere(odd.PAGE, CANARY) as canary:
-        outcomes = asyncio.run(_Island(names, canary).meet(attempts))
-    with os.fdopen(output, "wb") as pipe:
-        pipe.write(pickle.dumps(outcomes))
+    with (
+        os.fdopen(output, "wb") as pipe,
+        dns(RESOLVER, {}) as names,
+        odd.everywhere(odd.PAGE, CANARY),
+        odd.everywhere(b"", STORE) as store,
+    ):
+        asyncio.run(_serve(names, store, pipe))
 
 
 def _settle() -> None:
     """Make every address one of this machine's, and have the tests' server asked for names."""
-    for command in ("link set lo up", "route add local 0.0.0.0/0 dev lo", "-6 route add local ::/0 dev lo"):
-        subprocess.run(("ip", *command.split()), check=True)
-    files = {"resolv.conf": f"nameserver {RESOLVER}\nsearch {SEARCH}\n", "nsswitch.conf": "hosts: files dns\n"}
+    with IPRoute() as network:
+        (loopback,) = network.link_lookup(ifname="lo")
+        network.link("set", index=loopback, state="up")
+        for everything in ("0.0.0.0/0", "::/0"):
+            network.route("add", dst=everything, oif=loopback, type="local", table=LOCAL_TABLE, scope="host")
+    # Who does not answer is asked once, and is waited for beyond the bound of a verification.
+    resolver = f"nameserver {RESOLVER}\nsearch {SEARCH}\noptions timeout:{round(WITHIN) + 1} attempts:1\n"
+    files = {"resolv.conf": resolver, "nsswitch.conf": "hosts: files dns\n"}
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             path = Path(folder, name)
@@ -114,49 +174,59 @@ def _settle() -> None:
             subprocess.run(("mount", "--bind", path, Path("/etc", name)), check=True)
 
 
-@dataclass
-class _Island:
-    """Where attempts are carried out."""
+async def _serve(names: Dns, store: Odd, pipe: IO[bytes]) -> None:
+    async with AsyncExitStack() as stack:
+        here = _Here(names, store, stack)
+        with contextlib.suppress(EOFError):
+            while True:
+                attempts, table = await asyncio.to_thread(pickle.load, sys.stdin.buffer)
+                names.answer_by(table)
+                async with asyncio.timeout(BOUND_SECONDS):
+                    outcomes = await here.meet(attempts)
+                pickle.dump(outcomes, pipe)
+                pipe.flush()
 
-    names: Dns
-    canary: Odd
+
+class _Here:
+    """Where attempts are carried out, by workers that each have another place for what is no parameter's."""
+
+    def __init__(self, names: Dns, store: Odd, stack: AsyncExitStack) -> None:
+        self._names, self._store, self._stack = names, store, stack
+        self._connected: list[str] = []
+        self._workers: dict[str, Callable[[Spec], Awaitable[Provider]]] = {}
+        sys.addaudithook(self._note)
+
+    def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "socket.connect":
+            host, port, *_ = arguments[1]
+            self._connected.append(f"{host}:{port}")
 
     async def meet(self, attempts: Sequence[Attempt]) -> list[Outcome]:
-        # What each SDK needs once, it has after this.
-        for kind in {attempt.kind for attempt in attempts}:
-            await self._together([Attempt(kind, host=odd.html)])
         outcomes: list[Outcome] = []
         for turn in _turns(attempts):
-            outcomes += await self._together(turn)
+            specs = [spec_of(attempt.kind, attempt.place) for attempt in turn]
+            servers = [await self._provider(attempt, spec) for attempt, spec in zip(turn, specs, strict=True)]
+            self._store.replies = {"": b"", **turn[0].replies}
+            outcomes += await asyncio.gather(*map(self._verified, servers, specs))
         return outcomes
 
-    async def _together(self, attempts: Sequence[Attempt]) -> list[Outcome]:
-        ready = asyncio.Barrier(len(attempts))
-        return await asyncio.gather(*(self._carry_out(attempt, ready) for attempt in attempts))
-
-    async def _carry_out(self, attempt: Attempt, ready: asyncio.Barrier) -> Outcome:
-        with attempt.host() if attempt.host else contextlib.nullcontext(Odd("")) as host:
-            place = (attempt.place or host.url).replace("PORT", host.url.rpartition(":")[2])
-            place = place.replace("http:", "https:") if attempt.tls else place
-            try:
-                spec = spec_of(attempt.kind, place, **attempt.changes)
-            except InvalidParameters as refused:
-                return Outcome(refused.faults)
-            # An endpoint of the customer's is no setting.
-            async with providers("" if attempt.kind == "s3compatible" else place, egress_allow=()) as provider_for:
-                await ready.wait()
-                outcome = await self._verified(provider_for(spec), spec)
-            outcome.called, outcome.requests = host.called, host.requests
-        return outcome
+    async def _provider(self, attempt: Attempt, spec: Spec) -> Provider:
+        # An endpoint of the customer's is no setting.
+        place = "" if STORAGES[attempt.kind].endpoint else attempt.place
+        if place not in self._workers:
+            self._workers[place] = await self._stack.enter_async_context(providers(place, egress_allow=()))
+            # Each keeps models of SDKs for good; to look through all of them takes longer than a verification may.
+            gc.freeze()
+        return await self._workers[place](spec)
 
     async def _verified(self, provider: Provider, spec: Spec) -> Outcome:
-        outcome = Outcome()
-        called, asked = len(self.canary.called), len(self.names.asked)
-        async with _watched_loop(outcome):
-            with _measured(outcome):
-                outcome.report = await verify(provider, spec, KEY, within=WITHIN, job="job")
-        outcome.canary, outcome.asked = self.canary.called[called:], self.names.asked[asked:]
-        return outcome
+        noted = (self._connected, self._store.requests, self._names.asked)
+        before = [len(each) for each in noted]
+        began = time.monotonic()
+        report = await verify(provider, spec, KEY, timeout=WITHIN, job="job")
+        seconds = time.monotonic() - began
+        connected, requests, asked = (list(each[count:]) for each, count in zip(noted, before, strict=True))
+        return Outcome(report, seconds, connected, requests, asked)  # type: ignore[arg-type]
 
 
 def _turns(attempts: Sequence[Attempt]) -> Iterator[list[Attempt]]:
@@ -168,37 +238,3 @@ def _turns(attempts: Sequence[Attempt]) -> Iterator[list[Attempt]]:
         turn.append(attempt)
     if turn:
         yield turn
-
-
-@contextlib.contextmanager
-def _measured(outcome: Outcome) -> Iterator[None]:
-    Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the highest point so far
-    before, began = _kilobytes("VmRSS"), time.monotonic()
-    yield
-    outcome.seconds = time.monotonic() - began
-    outcome.grown = _kilobytes("VmHWM") - before
-
-
-def _kilobytes(name: str) -> int:
-    (found,) = re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found)
-
-
-@contextlib.asynccontextmanager
-async def _watched_loop(outcome: Outcome) -> AsyncIterator[None]:
-    """Note the longest time between two turns of the loop."""
-    turned = time.monotonic()
-
-    async def turn() -> None:
-        nonlocal turned
-        while True:
-            outcome.blocked = max(outcome.blocked, time.monotonic() - turned - TURN_SECONDS)
-            turned = time.monotonic()
-            await asyncio.sleep(TURN_SECONDS)
-
-    turning = asyncio.create_task(turn())
-    yield
-    outcome.blocked = max(outcome.blocked, time.monotonic() - turned)
-    turning.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await turning

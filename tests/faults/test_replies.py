@@ -1,21 +1,26 @@
 """Each recorded refusal of each provider, over a real socket through the real SDK: what the customer is told."""
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import pytest
 
-from app.domain.errors import ADVICE, Fault
-from app.domain.specs.base import Spec
+from app.domain.faults import ADVICE, Fault
+from app.domain.types.base import Spec
 from app.domain.verification import Report, Step
 from tests.faults import replies
-from tests.faults.replies import DELETED_BY, EVERY_TABLE, LOCATED, REQUEST_ID, ROWS, STORED_BY, TOKEN, Row
+from tests.faults.replies import ROWS, TABLES
 from tests.faults.verifying import BODIES, KEY, WITHIN, failed, providers, spec_of, step
-from tests.servers.odd import Odd, answering
-from workers.providers import azure
-from workers.providers.base import FaultTable, Provider
+from tests.servers.odd import STORED, Odd, answering
+from tests.types.base import REQUEST_ID, Row
+from tests.types.every import STORAGES
+from tests.types.gcs import TOKEN
+from tests.types.s3 import LOCATED
+from workers.storage import azure
+from workers.storage.port import Provider
+from workers.storage.refusals import FaultTable
 from workers.verify import verify
 
 
@@ -25,18 +30,18 @@ class Stores:
 
     store: Odd
     issuer: Odd
-    provider_for: Callable[[Spec], Provider]
+    provider_for: Callable[[Spec], Awaitable[Provider]]
 
     async def verified(self, row: Row) -> Report:
         """The report where all goes well up to the step that `row` refuses."""
-        stored, refused = STORED_BY[row.on], "DELETE" if row.step is Step.DELETE else ""
+        storage, refused = STORAGES[row.on], "DELETE" if row.step is Step.DELETE else ""
         at_token = row.at == "token"
         self.issuer.replies = {"": row.answer if at_token else TOKEN}
-        self.store.replies = {"": stored, "DELETE": DELETED_BY[row.on], "HEAD": LOCATED}
+        self.store.replies = {"": storage.stored, "DELETE": storage.deleted, "HEAD": LOCATED}
         if not at_token:
             self.store.replies[refused] = row.answer
         spec = spec_of(row.on, self.store.url)
-        return await verify(self.provider_for(spec), spec, KEY, within=WITHIN, job="job")
+        return await verify(await self.provider_for(spec), spec, KEY, timeout=WITHIN, job="job")
 
 
 @pytest.fixture(scope="module")
@@ -63,19 +68,19 @@ async def test_a_refusal_is_told_as_what_it_is(stores: Stores, row: Row) -> None
     refused = step(report, row.step)
     assert refused.provider_code == (row.code or None)
     assert refused.status == row.status
-    # Google's tokens come without one, and what a stranger's host says is not repeated.
-    nameless = row.on == "s3compatible" or row.at == "token"
+    # Google's tokens come without one, and what a host of the customer's choice says is not repeated.
+    nameless = STORAGES[row.on].repeats_nothing or row.at == "token"
     assert refused.request_id == (None if nameless else REQUEST_ID)
     assert row.told in report.message
     assert report.left_behind == (row.step is Step.DELETE)
     assert not report.left_behind or report.object in report.message
-    if row.on == "s3compatible":
+    if STORAGES[row.on].repeats_nothing:
         assert "eu-west-2" not in report.model_dump_json() and "identity-based" not in report.message
 
 
 SIGNALS = [
     (name, table, signal)
-    for name, table in EVERY_TABLE.items()
+    for name, table in TABLES.items()
     for signal in [*table.codes, *(pattern.pattern for pattern, _ in table.messages), *table.finer]
 ]
 
@@ -120,25 +125,14 @@ def test_every_way_to_store_has_the_faults_that_every_customer_meets(name: str) 
         Fault.DELETE_DENIED, Fault.DELETE_BLOCKED_BY_RETENTION, Fault.THROTTLED, Fault.PROVIDER_UNAVAILABLE,
         Fault.PROVIDER_ERROR,
     }  # fmt: skip
-    # An account that Azure does not know has no host.
-    assert common - replies.reached(name) == ({Fault.ACCESS_KEY_UNKNOWN} if name == "azure" else set())
+    assert common - replies.reached(name) == STORAGES[name].unreachable
 
 
-@pytest.mark.parametrize(
-    ("name", "reply"),
-    [
-        ("s3", Row("s3", Fault.BUCKET_NOT_FOUND, 404, "NoSuchKey")),
-        ("s3compatible", Row("s3compatible", Fault.BUCKET_NOT_FOUND, 404, "NoSuchVersion")),
-        ("gcs", Row("gcs", Fault.BUCKET_NOT_FOUND, 404, "NoSuchKey")),
-        ("gcs by service account",
-         Row("gcs by service account", Fault.BUCKET_NOT_FOUND, 404, "notFound", "No such object: my-bucket/in/x")),
-        ("azure", Row("azure", Fault.BUCKET_NOT_FOUND, 404, "BlobNotFound")),
-        ("oss", Row("oss", Fault.BUCKET_NOT_FOUND, 404, "NoSuchKey")),
-    ],
-)  # fmt: skip
-async def test_a_file_that_somebody_else_has_removed_need_not_be_deleted(stores: Stores, name: str, reply: Row) -> None:
+@pytest.mark.parametrize("name", BODIES)
+async def test_a_file_that_somebody_else_has_removed_need_not_be_deleted(stores: Stores, name: str) -> None:
     """A bucket's own rules may move files away as soon as they come."""
-    report = await stores.verified(replace(reply, step=Step.DELETE))
+    reply = STORAGES[name].row(Fault.BUCKET_NOT_FOUND, *STORAGES[name].absent, step=Step.DELETE)
+    report = await stores.verified(reply)
     assert report.ok, report
     assert step(report, "delete").reason == "there was nothing to delete"
 
@@ -179,8 +173,8 @@ async def test_nothing_that_a_strangers_host_says_is_repeated_but_a_well_formed_
 ) -> None:
     spec = spec_of("s3compatible", stores.store.url)
     for code, well_formed in CODES.items():
-        stores.store.replies = {"": STORED_BY["s3compatible"], method: hostile(status, code)}
-        report = await verify(stores.provider_for(spec), spec, KEY, within=WITHIN, job="job")
+        stores.store.replies = {"": STORED, method: hostile(status, code)}
+        report = await verify(await stores.provider_for(spec), spec, KEY, timeout=WITHIN, job="job")
         assert not report.ok, report
         text = report.model_dump_json()
         assert not [word for word in PLANTED if word.lower() in text.lower()], text
@@ -191,13 +185,13 @@ async def test_nothing_that_a_strangers_host_says_is_repeated_but_a_well_formed_
 async def test_a_key_that_comes_back_as_a_code_is_not_shown(stores: Stores) -> None:
     spec = spec_of("s3compatible", stores.store.url, s3_access_key_id="AKIAIOSFODNN7EXAMPLE")
     stores.store.replies = {"": hostile(403, "AKIAIOSFODNN7EXAMPLE")}
-    report = await verify(stores.provider_for(spec), spec, KEY, within=WITHIN, job="job")
+    report = await verify(await stores.provider_for(spec), spec, KEY, timeout=WITHIN, job="job")
     assert report.code == Fault.WRITE_DENIED
     assert "AKIAIOSFODNN7EXAMPLE" not in report.model_dump_json()
 
 
 def test_a_pattern_is_for_codes_that_say_no_more_than_no() -> None:
-    for table in EVERY_TABLE.values():
+    for table in TABLES.values():
         assert "" not in table.vague
         specific = {code for code in table.codes if re.search("NotFound|Key|Signature|Limit|Quota", code)}
         assert not specific & table.vague

@@ -4,22 +4,25 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from app.domain.errors import Fault
-from app.domain.specs.base import Spec
+from app.domain.faults import Fault
+from app.domain.types.base import Spec
 from app.domain.verification import Outcome, Report, Step
-from tests.faults.replies import DELETED_BY, LOCATED, STORED_BY, TOKEN, Row
 from tests.faults.verifying import BODIES, KEY, WITHIN, failed, providers, spec_of, step, verified
 from tests.servers.odd import Odd, answering, dead_url, html, redirecting, silent
-from workers.egress import Guard
-from workers.providers.base import Provider
+from tests.types.every import STORAGES
+from tests.types.gcs import TOKEN
+from tests.types.s3 import LOCATED
+from workers.egress.guard import Guard
+from workers.storage.port import Provider
 from workers.verify import verify
 
 EVERY = pytest.mark.parametrize("name", BODIES)
+VERSIONED = pytest.mark.parametrize("name", [name for name, storage in STORAGES.items() if storage.version])
 REUSED = "an open connection was used again"
 BROKEN = b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"
 
@@ -27,14 +30,15 @@ BROKEN = b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"
 class Store:
     """A store of every kind where all goes well, but for what a test says otherwise."""
 
-    def __init__(self, host: Odd, provider_for: Callable[[Spec], Provider]) -> None:
+    def __init__(self, host: Odd, provider_for: Callable[[Spec], Awaitable[Provider]]) -> None:
         self.host = host
         self._provider_for = provider_for
 
-    async def verified(self, name: str, within: float = WITHIN, **replies: bytes) -> Report:
-        self.host.replies = {"": STORED_BY[name], "HEAD": LOCATED, "DELETE": DELETED_BY[name], **replies}
-        spec = spec_of(name, self.host.url)
-        return await verify(self._provider_for(spec), spec, KEY, within=within, job="job")
+    async def verified(self, name: str, timeout: float = WITHIN, lenient: bool = False, **replies: bytes) -> Report:
+        storage = STORAGES[name]
+        self.host.replies = {"": storage.stored, "HEAD": LOCATED, "DELETE": storage.deleted, **replies}
+        spec = storage.spec(self.host.url)
+        return await verify(await self._provider_for(spec), spec, KEY, timeout=timeout, job="job", lenient=lenient)
 
     @property
     def deletes(self) -> list[str]:
@@ -89,7 +93,7 @@ async def test_a_report_accounts_for_each_step_once_and_in_order_however_it_ende
     accounts_for_each_step(await store.verified(name, DELETE=BROKEN))
     accounts_for_each_step(await store.verified(name, **{"": BROKEN}))
     accounts_for_each_step(await store.verified(name, **{"": BROKEN, "DELETE": BROKEN}))
-    accounts_for_each_step(await store.verified(name, within=0.001))
+    accounts_for_each_step(await store.verified(name, timeout=0.001))
 
 
 @pytest.mark.parametrize("place", ["elsewhere", "website", "silent", "dead", "nowhere", "forbidden"])
@@ -100,7 +104,7 @@ async def test_a_report_accounts_for_each_step_whatever_the_host_is(place: str) 
         async with providers(url, **({"egress_allow": ()} if place == "forbidden" else {})) as provider_for:
             specs = [spec_of(name, url) for name in BODIES]
             reports = await asyncio.gather(
-                *(verify(provider_for(spec), spec, KEY, within=WITHIN, job="job") for spec in specs)
+                *[verify(await provider_for(spec), spec, KEY, timeout=WITHIN, job="job") for spec in specs]
             )
     for report in reports:
         assert not report.ok
@@ -114,7 +118,7 @@ async def test_each_step_has_its_own_time(name: str, fresh: Store) -> None:
     accounts_for_each_step(report)
     assert report.ok, report
     took = {each.step: each.ms for each in report.steps}
-    assert (took["locate"] or 0) >= 200 if name == "s3" else took["locate"] is None
+    assert (took["locate"] or 0) >= 200 if STORAGES[name].locates else took["locate"] is None
     assert (took["upload"] or 0) >= 300, took
     assert (took["delete"] or 0) >= 100, took
 
@@ -131,30 +135,41 @@ async def test_the_time_that_a_connection_takes_is_counted_once(name: str, monke
     async with storing() as store:
         report = await store.verified(name)
     accounts_for_each_step(report)
-    assert (step(report, "locate" if name == "s3" else "connect").ms or 0) >= 200, report
+    assert (step(report, STORAGES[name].contacts).ms or 0) >= 200, report
 
 
 @EVERY
 async def test_a_connection_that_is_used_again_is_told_as_such(name: str, fresh: Store) -> None:
     first, second = await fresh.verified(name), await fresh.verified(name)
-    # Amazon's first connection was made to find the region.
-    assert step(first, "connect").outcome == (Outcome.SKIPPED if name == "s3" else Outcome.PASSED), first
-    for report in (second, first) if name == "s3" else (second,):
+    # What locates has made its first connection for that.
+    locates = STORAGES[name].locates
+    assert step(first, "connect").outcome == (Outcome.SKIPPED if locates else Outcome.PASSED), first
+    for report in (second, first) if locates else (second,):
         for each in ("resolve", "connect"):
             assert (step(report, each).outcome, step(report, each).reason) == (Outcome.SKIPPED, REUSED)
     accounts_for_each_step(second)
 
 
 @EVERY
+async def test_what_goes_wrong_on_a_connection_that_is_used_again_is_the_uploads(name: str, fresh: Store) -> None:
+    """A request has left there, so that the file may have been stored."""
+    assert (await fresh.verified(name)).ok
+    report = await fresh.verified(name, **{"": b"SSH-2.0-OpenSSH_9.6\r\n"})
+    assert failed(report) == [("upload", Fault.CONNECTION_FAILED)], report
+    assert step(report, "delete").outcome is Outcome.PASSED
+
+
+@EVERY
 async def test_what_was_not_tried_is_skipped_with_its_reason(name: str, store: Store) -> None:
-    refused = await store.verified(name, **{"": Row(name, Fault.WRITE_DENIED, 403, "AccessDenied").answer})
+    refused = await store.verified(name, **{"": STORAGES[name].row(Fault.WRITE_DENIED, 403, "AccessDenied").answer})
     assert step(refused, "delete").reason == "nothing was uploaded"
-    if name != "s3":
+    if not STORAGES[name].locates:
         assert step(refused, "locate").reason == "the place is known without asking"
     dead = await verified(name, dead_url())
     reasons = {each.step: each.reason for each in dead.steps if each.outcome is Outcome.SKIPPED}
-    if name == "s3":
-        assert reasons == dict.fromkeys(("resolve", "connect", "upload", "delete"), "the bucket was not located")
+    if STORAGES[name].locates:
+        after = ("resolve", "connect", "upload", "delete", "multipart")
+        assert reasons == dict.fromkeys(after, "the bucket was not located")
     else:
         assert (reasons["upload"], reasons["delete"]) == ("there was no connection", "nothing was uploaded")
 
@@ -171,59 +186,43 @@ async def test_whatever_keeps_the_file_from_being_deleted_it_is_named(name: str,
 def versioned(name: str) -> bytes:
     """The answer to an upload into a bucket that keeps versions."""
     headers = b"x-amz-version-id: v1\r\nx-oss-version-id: v1\r\nx-ms-version-id: v1\r\n"
-    return STORED_BY[name].replace(b"\r\n", b"\r\n" + headers, 1)
+    return STORAGES[name].stored.replace(b"\r\n", b"\r\n" + headers, 1)
 
 
-# How a DELETE of one version is told from one of the object.
-VERSION = {
-    "s3": "versionId=v1", "s3compatible": "versionId=v1", "gcs": "versionId=v1",
-    "gcs by service account": "generation=17", "azure": "versionid=v1", "oss": "versionId=v1",
-}  # fmt: skip
-DENIED = {
-    "gcs by service account": ("forbidden", "a@p.iam.gserviceaccount.com does not have storage.objects.delete access"),
-    "azure": ("AuthorizationPermissionMismatch", ""),
-}
-KEPT = {
-    "gcs": ("RetentionPolicyNotMet", ""),
-    "gcs by service account": ("retentionPolicyNotMet", ""),
-    "azure": ("BlobImmutableDueToPolicy", ""),
-    "oss": ("FileImmutable", ""),
-}
-LOCKED = ("AccessDenied", "Access Denied because object protected by object lock.")
+def denied(name: str) -> bytes:
+    """The answer to a delete that the key may not do."""
+    return STORAGES[name].row(Fault.DELETE_DENIED, 403, *STORAGES[name].delete_denied).answer
 
 
-@EVERY
+@VERSIONED
 async def test_the_version_that_was_written_is_deleted_and_nothing_else(name: str, store: Store) -> None:
     report = await store.verified(name, **{"": versioned(name)})
     assert report.ok and report.warnings == (), report
-    # Azure's first DELETE makes a version of the blob.
-    assert [VERSION[name] in line for line in store.deletes] == ([False, True] if name == "azure" else [True])
+    assert tuple(STORAGES[name].version in line for line in store.deletes) == STORAGES[name].deletes
 
 
-@EVERY
+@VERSIONED
 async def test_a_key_that_may_not_delete_versions_is_a_warning(name: str, store: Store) -> None:
-    denied = Row(name, Fault.DELETE_DENIED, 403, *DENIED.get(name, ("AccessDenied", "Access Denied"))).answer
-    report = await store.verified(name, **{"": versioned(name), VERSION[name]: denied})
+    report = await store.verified(name, **{"": versioned(name), STORAGES[name].version: denied(name)})
     assert report.ok and not report.left_behind, report
     assert step(report, "delete").outcome is Outcome.PASSED
     (warning,) = report.warnings
     assert KEY in warning and "a version of it remains" in warning
-    assert VERSION[name] not in store.deletes[-1]
+    assert STORAGES[name].version not in store.deletes[-1]
 
 
 @EVERY
 async def test_a_key_that_may_not_delete_at_all_is_a_refusal(name: str, store: Store) -> None:
-    denied = Row(name, Fault.DELETE_DENIED, 403, *DENIED.get(name, ("AccessDenied", "Access Denied"))).answer
-    report = await store.verified(name, **{"": versioned(name), "DELETE": denied})
+    report = await store.verified(name, **{"": versioned(name), "DELETE": denied(name)})
     assert failed(report) == [("delete", Fault.DELETE_DENIED)]
     assert report.left_behind and KEY in report.message
     assert report.warnings == ()
 
 
-@EVERY
+@VERSIONED
 async def test_a_version_that_is_retained_is_a_refusal_and_is_not_hidden(name: str, store: Store) -> None:
-    kept = Row(name, Fault.DELETE_BLOCKED_BY_RETENTION, 403, *KEPT.get(name, LOCKED)).answer
-    report = await store.verified(name, **{"": versioned(name), VERSION[name]: kept})
+    kept = STORAGES[name].row(Fault.DELETE_BLOCKED_BY_RETENTION, 403, *STORAGES[name].retained).answer
+    report = await store.verified(name, **{"": versioned(name), STORAGES[name].version: kept})
     assert failed(report) == [("delete", Fault.DELETE_BLOCKED_BY_RETENTION)], report
     assert report.left_behind and KEY in report.message
-    assert VERSION[name] in store.deletes[-1]
+    assert STORAGES[name].version in store.deletes[-1]

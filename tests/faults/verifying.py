@@ -1,57 +1,53 @@
 """One verification in this process, as a worker carries it out, but without a queue."""
 
+import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from ipaddress import ip_network
 from typing import Any
 
-from app.domain.specs import parse
-from app.domain.specs.base import Spec
-from app.domain.verification import Report, StepReport
+from app.domain.faults import Fault
+from app.domain.types.base import HostTyped, Spec
+from app.domain.verification import Location, Report, StepReport
 from app.settings import Settings
-from tests.unit.test_specs import GOOD, SERVICE_ACCOUNT
-from workers.main import open_providers
-from workers.providers.base import Provider
+from tests.types.every import STORAGES, settings_at
+from workers.storage.port import Provider
+from workers.storage.refusals import Refused
+from workers.storage.registry import open_providers
 from workers.verify import verify
 
 KEY = "in/dropoff-verify-0.txt"
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 WITHIN = 2.0
 
-# A body that is well formed for each way to store; an endpoint is the settings' or replaces s3_endpoint.
-BODIES: dict[str, dict[str, Any]] = {
-    **{kind: {"type": kind, **parameters} for kind, parameters in GOOD.items()},
-    "gcs by service account": {
-        "type": "gcs",
-        "gcs_bucket_name": "my-bucket",
-        "gcs_service_account_key": SERVICE_ACCOUNT,
-    },
-}
+BODIES = {name: dict(storage.good) for name, storage in STORAGES.items()}
+"""A body that is well formed, for each way to store."""
 
 
 @contextlib.asynccontextmanager
-async def providers(url: str = "", **settings: Any) -> AsyncIterator[Callable[[Spec], Provider]]:
+async def providers(url: str = "", **settings: Any) -> AsyncIterator[Callable[[Spec], Awaitable[Provider]]]:
     """Every provider, with the host at `url` in its place; loopback may be called unless `settings` say otherwise."""
-    places = {
-        "s3_endpoint": url,
-        "gcs_endpoint": url,
-        "gcs_token_endpoint": f"{url}/token",
-        "azure_endpoint": url + "/{account}",
-        "oss_endpoint": url,
-    }
-    known = Settings(**{**(places if url else {}), "egress_allow": LOOPBACK, "allow_http": True, **settings})
+    places = settings_at(url) if url else {}
+    known = Settings(**{**places, "egress_allow": LOOPBACK, "allow_http": True, **settings})
     async with AsyncExitStack() as stack:
         yield await open_providers(stack, known)
 
 
 def spec_of(name: str, url: str = "", **changes: Any) -> Spec:
     """The body of BODIES called `name`, at `url` where the body says the place."""
-    body = {**BODIES[name], **changes}
-    if body["type"] == "s3compatible" and url:
-        body["s3_endpoint"] = url
-    return parse(body, allow_http=True)
+    return STORAGES[name].spec(url, **changes)
+
+
+async def ready(provider_for: Callable[[Spec], Awaitable[Provider]], spec: Spec) -> Provider:
+    """The provider of `spec`, which has its client: that is made once for a place, and keeps the loop from everything
+    else meanwhile. Nobody is called for it where the region is known."""
+    provider = await provider_for(spec)
+    # Where it cannot be made, that is the verification's to tell.
+    with contextlib.suppress(Refused):
+        await provider.open(spec, Location(region="us-east-1"))
+    return provider
 
 
 async def verified(name: str, url: str, body: Mapping[str, Any] | None = None, **settings: Any) -> Report:
@@ -59,10 +55,31 @@ async def verified(name: str, url: str, body: Mapping[str, Any] | None = None, *
     host does."""
     spec = spec_of(name, url, **(body or {}))
     async with providers(url, **settings) as provider_for:
+        provider = await ready(provider_for, spec)
         began = time.monotonic()
-        report = await verify(provider_for(spec), spec, KEY, within=WITHIN, job="job")
+        report = await verify(provider, spec, KEY, timeout=WITHIN, job="job")
         assert time.monotonic() - began < WITHIN + 1
         return report
+
+
+async def at_once(names: Iterable[str], url: str) -> dict[str, Report]:
+    """The report on each body named, for the host at `url`: all under way together, each within its bound."""
+    async with providers(url) as provider_for:
+        specs = {name: spec_of(name, url) for name in names}
+        made = [(await ready(provider_for, spec), spec) for spec in specs.values()]
+        began = time.monotonic()
+        reports = await asyncio.gather(
+            *[verify(provider, spec, KEY, timeout=WITHIN, job="job") for provider, spec in made]
+        )
+        assert time.monotonic() - began < WITHIN + 1
+    return dict(zip(specs, reports, strict=True))
+
+
+def unreached(name: str, fault: Fault) -> Fault:
+    """What is told of a host that is not reached, to whom `fault` is told where the customer named the host."""
+    typed = spec_of(name).host_typed
+    ours = typed is HostTyped.NOTHING or (typed is HostTyped.PART and fault is not Fault.HOST_NOT_FOUND)
+    return Fault.EGRESS_UNAVAILABLE if ours else fault
 
 
 def failed(report: Report) -> list[tuple[str, str]]:

@@ -20,9 +20,9 @@ from tests.servers.gateway import Canned, gateway
 from tests.stack import Process, accepts, clean_environment, free_port, until
 
 REGION = "eu-west-1"
-BUCKETS = ("results", "versioned", "other")
+BUCKETS = ("results", "versioned", "other", "kept")
 USERS = {
-    "full": ["s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion"],
+    "full": ["s3:PutObject", "s3:AbortMultipartUpload", "s3:DeleteObject", "s3:DeleteObjectVersion"],
     "put-only": ["s3:PutObject"],
     "no-versions": ["s3:PutObject", "s3:DeleteObject"],
     "read-only": ["s3:GetObject"],
@@ -103,9 +103,14 @@ def _bootstrap(running: Aws) -> list[Callable[[], Any]]:
             lambda user=user: keep_key(user),
         ]
     place = {"LocationConstraint": REGION}
-    calls += [lambda b=b: s3.create_bucket(Bucket=b, CreateBucketConfiguration=place) for b in BUCKETS]
+    calls += [
+        lambda b=b: s3.create_bucket(Bucket=b, CreateBucketConfiguration=place, ObjectLockEnabledForBucket=b == "kept")
+        for b in BUCKETS
+    ]
     versioning = {"Status": "Enabled"}
     calls.append(lambda: s3.put_bucket_versioning(Bucket="versioned", VersioningConfiguration=versioning))
+    rule = {"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}}
+    calls.append(lambda: s3.put_object_lock_configuration(Bucket="kept", ObjectLockConfiguration=rule))
     return calls
 
 

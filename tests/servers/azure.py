@@ -49,6 +49,11 @@ class Azure:
         with self.container(name) as client:
             return [blob.name for blob in client.list_blobs()]
 
+    def content(self, name: str, key: str) -> bytes:
+        """What the blob `key` of the container has."""
+        with self.container(name) as client:
+            return client.download_blob(key).readall()
+
 
 @contextlib.contextmanager
 def azure() -> Iterator[Azure]:

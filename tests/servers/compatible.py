@@ -46,6 +46,8 @@ def malformed(region: str) -> Canned:
 class Service:
     """A running one, and its manners, which a test may change.
 
+    `lookup` is what is said to who asks for a file, and `under` a path with what is said, by method, below it.
+
     `region` is the one that a signature must be for, None where any will do, and `wrong_region` what is said of
     another. `path_style`, `virtual_style` and `newer` are what is said of a bucket in the path, of one in the host's
     name, and of what newer SDKs send (chunks, trailers, checksums), None where that is taken. `unsigned` answers what
@@ -60,6 +62,8 @@ class Service:
     newer: Canned | None = None
     unsigned: Callable[[str], Canned] | None = None
     unknown: Canned | None = None
+    lookup: Canned | None = None
+    under: tuple[str, Mapping[str, Canned]] = ("", {})
     keys: tuple[str, ...] = ()
     port: int = 0
     secure: bool = True
@@ -74,6 +78,8 @@ class Service:
         scope = SCOPE.search(headers.get("Authorization", ""))
         host = headers["Host"].partition(":")[0]
         self.requests.append(Seen(method, host, path, scope[2] if scope else None))
+        if self.under[0] and path.startswith(self.under[0]) and method in self.under[1]:
+            return self.under[1][method]
         if not scope:
             return self.unsigned(self.region or "") if self.unsigned else error(403, "AccessDenied")
         if self.newer and _is_newer(headers):
@@ -84,7 +90,7 @@ class Service:
             return self.unknown
         if self.region is not None and scope[2] != self.region:
             return self.wrong_region(self.region)
-        return None
+        return self.lookup if method == "GET" else None
 
     def calls(self) -> list[str]:
         """The methods of the requests since this was last asked."""

@@ -25,6 +25,11 @@ class Dns:
     asked: list[str] = field(default_factory=list)
     _times: Counter[tuple[str, int]] = field(default_factory=Counter)
 
+    def answer_by(self, table: Mapping[str, Answers]) -> None:
+        """Begin anew, with another table."""
+        self.table = table
+        self._times.clear()
+
     def reply(self, query: bytes) -> bytes | None:
         """What is said to `query`, a whole datagram of one question."""
         name, question = _question(query)

@@ -13,6 +13,7 @@ import base64
 import contextlib
 import hashlib
 import http.client
+import io
 import json
 import os
 import platform
@@ -26,7 +27,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +52,7 @@ GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 LONGEST_ASSERTION_SECONDS = 3600
 CLOCK_SKEW_SECONDS = 300
 START_SECONDS = 20.0
+CHUNK = 256 * 1024
 STOP_SECONDS = 5.0
 
 _JSON_PATH = re.compile(r"(?P<upload>/upload)?/storage/v1/b/(?P<bucket>[^/?]+)/o(?:/(?P<name>[^/?]+))?(?:\?.*)?")
@@ -67,11 +69,23 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Account:
-    """A service account: by bucket, the permissions that it has on it. Google knows no key of a disabled one."""
+    """A service account: by bucket, the permissions that it has on it, or a role that was granted to it on a condition,
+    as the service's policy has both. Google knows no key of a disabled one."""
 
     permissions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    granted: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     disabled: bool = False
     public_key: str = ""
+
+
+@dataclass
+class Session:
+    """A resumable upload that has not ended, and what is kept of it."""
+
+    bucket: str
+    name: str
+    content_type: str
+    kept: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -186,6 +200,17 @@ class Tokens:
             )
 
 
+def _holds(expression: str, resource: str) -> bool:
+    """Whether the condition holds for the object; of the language of conditions, this is the one call that is known.
+
+    https://cloud.google.com/iam/docs/conditions-overview#resource_attributes
+    """
+    match = re.fullmatch(r"resource\.name\.startsWith\((\".*\")\)", expression)
+    if not match:
+        raise GoogleError(400, "invalid", "The condition is not understood.")
+    return resource.startswith(json.loads(match[1]))
+
+
 def _denied(who: str, permission: str) -> str:
     kind = "bucket" if permission == LIST else "object"
     return (
@@ -224,12 +249,15 @@ class Gateway:
         self._session = session
         self._storage = f"http://{HOST}:{config.storage_port}"
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.sessions: dict[str, Session] = {}
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=1 << 30)
         app.router.add_post("/token", self.token)
         app.router.add_route("*", "/storage/v1/{rest:.*}", self.json_api)
         app.router.add_route("*", "/upload/storage/v1/{rest:.*}", self.json_api)
+        app.router.add_route("*", "/resumable/{upload}", self.resumable)
+        app.router.add_get("/open-sessions", self.open_sessions)
         app.router.add_route("*", "/{rest:.*}", self.xml_api)
         return app
 
@@ -269,7 +297,7 @@ class Gateway:
         account = self._tokens.account(request.headers.get("Authorization"), call.permission)
         if call.bucket not in self._config.buckets:
             raise GoogleError(404, "notFound", "The specified bucket does not exist.")
-        self._require(account, call.permission, call.bucket)
+        self._require(account, call.permission, call)
         if call.permission == CREATE:
             return await self._create(request, call, account)
         if call.permission == DELETE:
@@ -279,8 +307,15 @@ class Gateway:
             raise _no_such_object(call)
         return answer
 
-    def _require(self, account: str, permission: str, bucket: str) -> None:
-        if permission not in self._config.accounts[account].permissions.get(bucket, ()):
+    def _require(self, account: str, permission: str, call: Call) -> None:
+        known = self._config.accounts[account]
+        granted = known.granted.get(call.bucket)
+        by_role = granted and permission in granted["role"]["includedPermissions"]
+        if by_role and _holds(
+            granted["condition"]["expression"], f"projects/_/buckets/{call.bucket}/objects/{call.name}"
+        ):
+            return
+        if permission not in known.permissions.get(call.bucket, ()):
             raise GoogleError(403, "forbidden", _denied(account, permission))
 
     async def _create(self, request: web.Request, call: Call, account: str) -> web.Response:
@@ -292,9 +327,61 @@ class Gateway:
             raise GoogleError(400, "invalid", message)
         async with self._turn(call):
             if call.name and (await self._generations(call))[0]:
-                self._require(account, DELETE, call.bucket)
+                self._require(account, DELETE, call)
                 self._refuse_if_retained(call)
+            if request.query.get("uploadType") == "resumable":
+                return await self._begin(request, call)
             return await self._pass_on(request, self._storage)
+
+    # Resumable uploads: fake-gcs-server ends one at a mere question of how far it is.
+    # https://cloud.google.com/storage/docs/performing-resumable-uploads
+
+    async def _begin(self, request: web.Request, call: Call) -> web.Response:
+        name = str((await request.json())["name"])
+        kind = request.headers.get("X-Upload-Content-Type", "application/octet-stream")
+        upload = secrets.token_urlsafe(32)
+        self.sessions[upload] = Session(call.bucket, name, kind)
+        address = f"http://{request.host}/resumable/{upload}"
+        return web.Response(status=200, headers={"Location": address})
+
+    async def resumable(self, request: web.Request) -> web.Response:
+        """A chunk, a question, or that it is given up; no token is needed, since nobody else knows the address."""
+        body, upload = await request.read(), request.match_info["upload"]
+        session = self.sessions.get(upload)
+        if session is None:
+            _log(request, 404)
+            return web.Response(status=404)
+        if request.method == "DELETE":
+            del self.sessions[upload]
+            _log(request, 499)
+            return web.Response(status=499)
+        asked = re.fullmatch(r"bytes (?:\*|(\d+)-(\d+))/(\d+)", request.headers.get("Content-Range", ""))
+        if not asked:
+            return web.Response(status=400)
+        total = int(asked[3])
+        if asked[1] is not None:
+            if int(asked[1]) != len(session.kept) or int(asked[2]) - int(asked[1]) + 1 != len(body):
+                return web.Response(status=400)
+            # What is no last chunk is kept in multiples of 256 KiB only.
+            whole = int(asked[2]) + 1 == total
+            session.kept += body if whole else body[: len(body) // CHUNK * CHUNK]
+        if len(session.kept) < total:
+            _log(request, 308)
+            kept = {"Range": f"bytes=0-{len(session.kept) - 1}"} if session.kept else {}
+            return web.Response(status=308, headers=kept)
+        url = f"{self._storage}/upload/storage/v1/b/{session.bucket}/o"
+        query = {"uploadType": "media", "name": session.name}
+        headers = {"Content-Type": session.content_type}
+        async with self._session.post(url, params=query, data=io.BytesIO(session.kept), headers=headers) as answer:
+            _log(request, answer.status)
+            del self.sessions[upload]
+            return web.Response(
+                status=answer.status, body=await answer.read(), headers={"Content-Type": "application/json"}
+            )
+
+    async def open_sessions(self, _: web.Request) -> web.Response:
+        """For the tests: how many uploads were begun and not ended."""
+        return web.json_response(len(self.sessions))
 
     async def _delete(self, request: web.Request, call: Call) -> web.Response:
         """204 without a body where fake-gcs-server says `200 null`; a generation is exactly that generation."""
@@ -470,7 +557,7 @@ class GcsServer:
         self._config = Config(
             buckets=buckets,
             accounts={
-                self.email(name): Account(account.permissions, account.disabled, _public_pem(self._keys[name]))
+                self.email(name): replace(account, public_key=_public_pem(self._keys[name]))
                 for name, account in accounts.items()
             },
             storage_port=self._storage_port,
@@ -541,6 +628,19 @@ class GcsServer:
     def generations(self, bucket: str) -> list[str]:
         """`name#generation` of every object that there is, live and archived, asked of fake-gcs-server itself."""
         return [f"{item['name']}#{item['generation']}" for item in self._items(bucket, "?versions=true")]
+
+    def content(self, bucket: str, name: str) -> bytes:
+        """What the live object `name` has."""
+        status, body = _ask(self._storage_port, f"/storage/v1/b/{bucket}/o/{quote(name, safe='')}?alt=media")
+        if status != 200:
+            raise LookupError(f"there is no object {name}")
+        return body
+
+    def open_uploads(self) -> int:
+        """How many resumable uploads were begun and not ended."""
+        status, body = _ask(self._port, "/open-sessions")
+        assert status == 200
+        return int(body)
 
     @property
     def log(self) -> str:

@@ -1,4 +1,4 @@
-"""Hosts that are no storage: silent, talkative in HTML, redirecting, endless; each counts what reaches it."""
+"""Hosts that are no storage: silent, talkative in HTML, redirecting, slow; each counts what reaches it."""
 
 import contextlib
 import select
@@ -16,6 +16,7 @@ PAGE = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(HTML
 """What a web server says, whatever is asked."""
 
 FOREVER_SECONDS = 60
+DRIPPING_SECONDS = 10
 
 
 @dataclass
@@ -27,6 +28,8 @@ class Odd:
     requests: list[bytes] = field(default_factory=list)
     replies: dict[str, bytes] = field(default_factory=dict)
     pauses: dict[str, float] = field(default_factory=dict)
+    cuts: set[str] = field(default_factory=set)
+    firsts: list[bytes] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -46,6 +49,7 @@ def _host(
     odd = Odd(f"http://{ADDRESS}:{listening.getsockname()[1]}", replies=dict(replies or {}))
     over = threading.Event()
     threads: list[threading.Thread] = []
+    connections: list[socket.socket] = []
 
     def converse(connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
@@ -59,6 +63,7 @@ def _host(
             except OSError:
                 return
             odd.called.append(connection.getsockname()[0].removeprefix("::ffff:"))
+            connections.append(connection)
             threads.append(threading.Thread(target=converse, args=(connection,)))
             threads[-1].start()
 
@@ -71,6 +76,10 @@ def _host(
         listening.shutdown(socket.SHUT_RDWR)
         listening.close()
         accepting.join()
+        for connection in connections:
+            # Whoever waits for the client need not wait until it hangs up.
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         for thread in threads:
             thread.join(5)
             assert not thread.is_alive()
@@ -91,7 +100,8 @@ def answering(reply: bytes, **others: bytes) -> contextlib.AbstractContextManage
     """Answers every request with `reply`, a whole HTTP answer, and keeps the connection.
 
     One of `others` is the answer where its name (of a method, of a parameter) stands in the request's first line, the
-    last such winning. `replies` has them all, to be changed at any time, and `pauses` the seconds to wait before.
+    last such winning. `replies` has them all, to be changed at any time, and `pauses` the seconds to wait before. What
+    is among its `cuts` is not answered, and the connection closed; `firsts` are what the next uploads are answered.
 
     An empty reply is none: the request stays unanswered.
     """
@@ -102,7 +112,11 @@ def _answer(connection: socket.socket, odd: Odd, over: threading.Event) -> None:
     for request in _requests(connection, over):
         odd.requests.append(request)
         line = request.partition(b"\r\n")[0].decode()
+        if any(name in line for name in odd.cuts):
+            return
         said = [each for name, each in odd.replies.items() if name in line][-1]
+        if odd.firsts and line.startswith(("PUT ", "POST ")):
+            said = odd.firsts.pop(0)
         over.wait(max((seconds for name, seconds in odd.pauses.items() if name in line), default=0))
         connection.sendall(said.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if line.startswith("HEAD ") else said)
 
@@ -160,30 +174,10 @@ def redirecting(to: str, status: int = 307) -> contextlib.AbstractContextManager
     return answering(f"HTTP/1.1 {status} Elsewhere\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n".encode())
 
 
-def huge(megabytes: int = 300) -> contextlib.AbstractContextManager[Odd]:
-    """Answers 500 with a body of so many megabytes."""
-    size = megabytes * 1024 * 1024
-
-    def talk(connection: socket.socket, odd: Odd, over: threading.Event) -> None:
-        odd.requests.append(_request(connection))
-        connection.sendall(f"HTTP/1.1 500 Oops\r\nContent-Length: {size}\r\n\r\n".encode())
-        for _ in range(0 if odd.requests[-1].startswith(b"HEAD ") else megabytes):
-            if over.is_set():
-                return
-            connection.sendall(b"x" * 1024 * 1024)
-
-    return _host(talk)
-
-
-def dripping() -> contextlib.AbstractContextManager[Odd]:
-    """Sends one byte of a header that never ends, each fifth of a second."""
-    return endless(b"HTTP/1.1 200 OK\r\nX-Endless: ", b"x", every=0.2)
-
-
-def endless(
-    start: bytes, again: bytes = b"", every: float = 0, asked: bool = True
+def dripping(
+    start: bytes, again: bytes, every: float = 0.5, asked: bool = True
 ) -> contextlib.AbstractContextManager[Odd]:
-    """Says `start` and then `again` and again, `every` so many seconds; with nothing to say again, hangs up.
+    """Says `start`, and `again` each `every` seconds, for DRIPPING_SECONDS at most.
 
     It first waits for a request, unless it is not to be `asked`.
     """
@@ -192,8 +186,8 @@ def endless(
         if asked:
             odd.requests.append(_request(connection))
         connection.sendall(start)
-        ends = time.monotonic() + FOREVER_SECONDS
-        while again and time.monotonic() < ends and not over.wait(every):
+        ends = time.monotonic() + DRIPPING_SECONDS
+        while time.monotonic() < ends and not over.wait(every):
             connection.sendall(again)
 
     return _host(talk)

@@ -1,5 +1,6 @@
 """PostgreSQL in the tests, as a package brings it: on loopback, with a password, gone afterwards."""
 
+import contextlib
 import importlib.util
 import os
 import secrets
@@ -58,8 +59,11 @@ class Postgres(Server):
         """Send a signal to the server and to those of its processes that serve a connection each."""
         assert self._process
         server = psutil.Process(self._process.pid)
-        for process in (server, *server.children()):
-            process.send_signal(number)
+        server.send_signal(number)
+        for process in server.children():
+            # One whose connection ended meanwhile has nothing more to be told.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
     def _stop(self) -> None:
         """It takes its shared memory along if it is asked to end."""

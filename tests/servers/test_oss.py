@@ -1,10 +1,13 @@
 """The OSS double is held against two clients that it does not know: alibabacloud-oss-v2, and oss2 in both versions."""
 
 import base64
+import contextlib
 import hashlib
+import http.client
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import alibabacloud_oss_v2 as v2
 import crcmod
@@ -150,7 +153,7 @@ def test_a_clock_that_is_off_is_refused(double: Oss, monkeypatch: pytest.MonkeyP
     class Skewed(datetime):
         @classmethod
         def utcnow(cls) -> "Skewed":
-            return super().utcnow() + timedelta(minutes=minutes)
+            return cls.now(UTC) + timedelta(minutes=minutes)
 
     monkeypatch.setattr("oss2.auth.datetime", Skewed)
     bucket = oss2.Bucket(oss2.AuthV4(KEY, SECRET), double.url, "results", region="cn-hangzhou")
@@ -196,6 +199,25 @@ def test_who_does_not_sign_is_refused_in_xml(double: Oss, headers: dict[str, str
     assert answer.text.startswith("<?xml")
     assert answer.headers["x-oss-request-id"]
     assert double.objects("results") == []
+
+
+@pytest.mark.parametrize("content", [b"", b"some bytes"])
+def test_a_connection_serves_the_next_request_whatever_way_a_body_is_sent(double: Oss, content: bytes) -> None:
+    def parts() -> Iterator[bytes]:
+        yield from (content[at : at + 4] for at in range(0, len(content), 4))
+
+    host = urlsplit(double.url).netloc
+    with contextlib.closing(http.client.HTTPConnection(host, timeout=5)) as connection:
+        for body in (parts(), content):
+            signed = oss2.http.Request("PUT", f"{double.url}/results/k", data=b"", region="cn-hangzhou", product="oss")
+            oss2.AuthV4(KEY, SECRET)._sign_request(signed, "results", "k")
+            connection.request(
+                "PUT", "/results/k", body, {name: value for name, value in signed.headers.items() if value}
+            )
+            answer = connection.getresponse()
+            assert answer.status == 200, answer.read()
+            answer.read()
+            assert double.buckets["results"].objects.pop("k")[-1][1] == content
 
 
 def test_a_bucket_answers_at_its_own_regions_endpoint_only(double: Oss) -> None:

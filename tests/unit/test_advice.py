@@ -4,19 +4,15 @@ import re
 
 import pytest
 
-from app.domain.errors import ADVICE, Fault
-from app.domain.specs import SPECS, parse
-from app.domain.specs.base import Spec
+from app.domain import errors
+from app.domain.errors import DropoffError
+from app.domain.faults import ADVICE, Fault
+from app.domain.types import SPECS, parse
+from app.domain.types.base import Spec
 from app.domain.verification import advice
-from tests.unit.test_specs import GOOD
+from tests.types.every import GOOD, STORAGES
 
-NAMES = {
-    "s3": {"Amazon", "AWS"},
-    "s3compatible": set[str](),
-    "gcs": {"Google", "GCS"},
-    "azure": {"Azure", "Microsoft"},
-    "oss": {"Alibaba", "Aliyun", "OSS"},
-}
+BEGINNINGS = sorted({name.partition("_")[0] for spec in SPECS.values() for name in spec.parameters()})
 KEY = "in/dropoff-verify-0.txt"
 LEFT = {Fault.DELETE_DENIED, Fault.DELETE_BLOCKED_BY_RETENTION}
 EVERY = pytest.mark.parametrize("kind", SPECS)
@@ -28,7 +24,7 @@ def spec_of(kind: str) -> Spec:
 
 def told(kind: str, fault: Fault) -> str:
     # A detail that is part of a sentence has no space or brackets of its own.
-    inside = re.search(r"\({detail}|^{parameter} {detail}", ADVICE[fault].of(kind))
+    inside = re.search(r"\({detail}|^{parameter} {detail}", SPECS[kind].advice_text(fault))
     detail = "so" if inside else " (so)"
     return advice(spec_of(kind), fault, host="host.example", key=KEY, seconds=3.2, detail=detail)
 
@@ -48,7 +44,7 @@ def test_a_message_is_whole_sentences(kind: str, fault: Fault) -> None:
 @pytest.mark.parametrize("fault", Fault)
 def test_a_message_names_the_types_own_parameter(kind: str, fault: Fault) -> None:
     text, spec = told(kind, fault), spec_of(kind)
-    named = set(re.findall(r"\b(?:s3|gcs|azure|oss)_\w+", text))
+    named = set(re.findall(rf"\b(?:{'|'.join(BEGINNINGS)})_\w+", text))
     assert named <= spec.parameters()
     if ADVICE[fault].role:
         assert spec.parameter(ADVICE[fault].role) in named, text
@@ -60,17 +56,18 @@ def test_a_message_names_the_types_own_parameter(kind: str, fault: Fault) -> Non
 @EVERY
 @pytest.mark.parametrize("fault", Fault)
 def test_a_message_names_no_other_provider(kind: str, fault: Fault) -> None:
-    others = set().union(*NAMES.values()) - NAMES[kind]
+    others = set().union(*(storage.brands for storage in STORAGES.values())) - STORAGES[kind].brands
     text = told(kind, fault)
     assert not [name for name in others if re.search(rf"\b{name}\b", text)], text
-    if "{provider}" in ADVICE[fault].of(kind):
-        assert spec_of(kind).provider in text
+    if "{provider}" in SPECS[kind].advice_text(fault):
+        assert spec_of(kind).display_name in text
 
 
+@pytest.mark.parametrize("kind", [kind for kind, spec in SPECS.items() if spec.noun != "bucket"])
 @pytest.mark.parametrize("fault", sorted(set(Fault) - {Fault.UNSUPPORTED_BUCKET_TYPE}))
-def test_azure_calls_it_a_container(fault: Fault) -> None:
-    """Which has no other types of them."""
-    assert "bucket" not in told("azure", fault)
+def test_what_is_no_bucket_for_the_provider_is_not_called_one(kind: str, fault: Fault) -> None:
+    """No such provider has other types of them."""
+    assert "bucket" not in told(kind, fault)
 
 
 @EVERY
@@ -88,20 +85,36 @@ def test_what_may_succeed_later_without_a_change_says_so() -> None:
     retryable = {fault for fault in Fault if ADVICE[fault].retryable}
     assert retryable == {
         Fault.CONNECTION_FAILED, Fault.TIMEOUT, Fault.CLOCK_SKEW, Fault.THROTTLED, Fault.PROVIDER_UNAVAILABLE,
+        Fault.EGRESS_UNAVAILABLE,
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("kind", "changes"),
-    [
-        ("s3", {"s3_bucket_name": "arn:aws:s3:::my-bucket"}),
-        ("s3", {"s3_access_key_id": "ASIAIOSFODNN7EXAMPLE"}),
-        ("oss", {"oss_access_key": "STS.NTexample1234567890"}),
-    ],
-)
+NOT_MALFORMED = [
+    (storage.type, {parameter: value})
+    for storage in STORAGES.values()
+    for parameter, value, code in storage.malformed
+    if code != Fault.INVALID_PARAMETER
+]
+
+
+@pytest.mark.parametrize(("kind", "changes"), NOT_MALFORMED)
 def test_what_is_refused_before_any_call_is_told_in_the_same_words(kind: str, changes: dict[str, str]) -> None:
     with pytest.raises(Exception, match=r"is a temporary key|must be the plain name") as caught:
         parse({"type": kind, **GOOD[kind], **changes}, allow_http=False)
     fault = Fault(caught.value.code)  # type: ignore[attr-defined]
-    shape = re.escape(ADVICE[fault].of(kind)).replace(r"\{parameter\}", next(iter(changes)))
+    shape = re.escape(SPECS[kind].advice_text(fault)).replace(r"\{parameter\}", next(iter(changes)))
     assert re.fullmatch(shape.replace(r"\{detail\}", r"\w+\.?…"), str(caught.value))
+
+
+def drawn(kind: type[DropoffError], indent: str) -> list[str]:
+    """The name of every kind of `kind`, each behind what leads to it in the drawing."""
+    lines = []
+    for each in kind.__subclasses__():
+        if "domain" in each.__module__:
+            lines += [f"{indent} {each.__name__}", *drawn(each, f"│   {indent}")]
+    return lines
+
+
+def test_the_errors_are_drawn_as_the_tree_that_they_are() -> None:
+    found = re.findall(r"^((?:│   )*)[├└]── (\w+)", errors.__doc__ or "", re.M)
+    assert sorted(f"{indent} {name}" for indent, name in found) == sorted(drawn(DropoffError, ""))

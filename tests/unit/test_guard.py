@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from workers.egress import Guard
+from workers.egress.guard import Guard
 
 PRIVATE = [
     "127.0.0.1", "127.255.255.254", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254",

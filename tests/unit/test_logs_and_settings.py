@@ -9,12 +9,13 @@ import pytest
 from pydantic import ValidationError
 
 from app import settings as app_settings
+from app.cli import secret_files
 from app.settings import Settings
 from tests.stack import clean_environment
 
 LINES = """
 import logging, structlog
-from app import logs
+from app.observe import logs
 logs.configure("test")
 log = structlog.get_logger("t")
 log.info("called", url="/destinations?api_key=SENTINEL-1&page=2", s3_secret_access_key="SENTINEL-2")
@@ -56,11 +57,41 @@ def test_settings_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch
         ("AZURE_ENDPOINT", "https://blob.example.com"),
         ("DESTINATION_LIMIT", "-1"),
         ("OPERATOR_KEY", "short"),
+        ("RETENTION_DAYS", "-1"),
+        ("NOTIFY_URL", "http://example.com/hook"),
+        ("NOTIFY_URL", "https://user:password@example.com/hook"),
+        ("NOTIFY_URL", "ftp://127.0.0.1/hook"),
+        ("NOTIFY_SECRET", "whsec_c2hvcnQ="),
+        ("NOTIFY_SECRET", "c" * 32),
     ):
         with monkeypatch.context() as patched:
             patched.setenv(f"DROPOFF_{name}", value)
             with pytest.raises(ValidationError):
                 Settings()
+
+
+def test_the_platform_is_told_by_https_or_on_this_machine_and_the_secrets_are_hidden(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first, second = secret_files.new_signing_key(), secret_files.new_signing_key()
+    (tmp_path / "dropoff_notify_secret").write_text(f"{first}, {second}\n")
+    monkeypatch.setenv("DROPOFF_SECRETS_DIR", str(tmp_path))
+    for url, more in (
+        ("https://example.com:8443/hook?token=SENTINEL", {}),
+        ("http://localhost:9000/SENTINEL", {}),
+        ("http://[::1]/SENTINEL", {}),
+        ("http://platform.internal/SENTINEL", {"DROPOFF_ALLOW_HTTP": "1"}),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setenv("DROPOFF_NOTIFY_URL", url)
+            for name, value in more.items():
+                patched.setenv(name, value)
+            settings = Settings()
+        assert settings.notifies
+        assert [len(key) for key in settings.signing_keys] == [32, 32]
+        assert "SENTINEL" not in repr(settings) + str(settings)
+        assert first not in repr(settings) + str(settings)
+    assert not Settings().notifies
 
 
 def test_secrets_are_read_from_files_and_the_environment_goes_first(
@@ -100,3 +131,16 @@ def test_a_folder_or_a_file_of_secrets_that_cannot_be_read_ends_the_command_in_a
     assert "DROPOFF_SECRETS_DIR" in refusal(tmp_path / "mistyped")
     (tmp_path / "dropoff_redis_url").write_bytes(b"\xff\xfe")
     assert "a setting cannot be read" in refusal(tmp_path)
+
+
+def test_a_read_only_key_is_handed_on_where_there_is_one(tmp_path: Path) -> None:
+    handed = tmp_path / "api" / "dropoff_operator_read_key"
+    secret_files.make(tmp_path, "r:1", "p:2")
+    assert not handed.exists()
+    (tmp_path / handed.name).write_text("the-key-of-a-dashboard\n")
+    secret_files.make(tmp_path, "r:1", "p:2")
+    assert handed.read_text() == "the-key-of-a-dashboard\n"
+    assert not (tmp_path / "worker" / handed.name).exists()
+    (tmp_path / handed.name).unlink()
+    secret_files.make(tmp_path, "r:1", "p:2")
+    assert not handed.exists()

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from app.jobs.board import BUCKETS
-from app.jobs.rates import faults, quantile, rates
+from app.monitor.board import BUCKETS
+from app.monitor.rates import faults, quantile, rates
 
 
 @pytest.mark.parametrize("part", [0.5, 0.95])

@@ -4,13 +4,15 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
 
+from app.domain.types import KEYS
 from tests.servers.odd import Odd, html
 from tests.stack import Answer, Api, Process, up_process
-from tests.unit.test_specs import GOOD, SERVICE_ACCOUNT
+from tests.types.every import GOOD, settings_at
+from tests.types.gcs import SERVICE_ACCOUNT
 
 JSON = {"Content-Type": "application/json"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -25,12 +27,8 @@ def called() -> Iterator[Odd]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, called: Odd) -> Iterator[tuple[Api, Process]]:
-    endpoints = {
-        "s3_endpoint": called.url, "gcs_endpoint": called.url, "gcs_token_endpoint": f"{called.url}/token",
-        "azure_endpoint": called.url + "/{account}", "oss_endpoint": called.url,
-    }  # fmt: skip
     folder = tmp_path_factory.mktemp("web")
-    with up_process(folder, egress_allow="127.0.0.0/8", destination_limit="30", **endpoints) as started:
+    with up_process(folder, egress_allow="127.0.0.0/8", destination_limit="30", **settings_at(called.url)) as started:
         yield started
 
 
@@ -73,7 +71,7 @@ def test_a_disabled_destination_is_stored_without_a_call(api: Api, called: Odd, 
     assert api.call("GET", f"/destinations/{destination['id']}").json["destination"] == destination
 
 
-@pytest.mark.parametrize("value", ["false", "0"])
+@pytest.mark.parametrize("value", ["false", "0", "False", "FALSE"])
 def test_a_form_means_the_same_as_json(api: Api, value: str) -> None:
     body = urlencode({**disabled(s3_path_prefix="%DATE%/ä b"), "enabled": value})
     answer = post(api, body, FORM)
@@ -149,8 +147,8 @@ def test_the_list_pages_sorts_and_searches(api: Api) -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        {"page": "0"}, {"page": "-1"}, {"page": "x"}, {"page": ""}, {"page": "1.0"}, {"page": "٣"},
-        {"page": "99999999999999999999"}, {"sort_by": "id"}, {"sort_by": ""}, {"sort_by": "created_at"},
+        {"page": "0"}, {"page": "-1"}, {"page": "x"}, {"page": " "}, {"page": "1.0"}, {"page": "٣"},
+        {"page": "99999999999999999999"}, {"sort_by": "id"}, {"sort_by": "created_at"}, {"offset": ""},
         {"sort_direction": "up"}, {"offset": "3"}, {"sort_by": "name; DROP TABLE destinations"},
     ],
 )  # fmt: skip
@@ -161,7 +159,7 @@ def test_anything_else_in_a_listing_is_refused_by_name(api: Api, query: dict[str
 
 
 def test_a_search_for_odd_text_finds_nothing_and_breaks_nothing(api: Api) -> None:
-    for term in ("%", "_", "'", '"', "\\", "\x00", "\ufffe", "𝒳", "a" * 3000):
+    for term in ("%", "_", "'", '"', "\\", "\ufffe", "𝒳", "a" * 3000):
         answer = api.list(search_term=term)
         assert (answer.status, answer.json["destinations"]) == (200, [])
 
@@ -219,11 +217,16 @@ BAD_BODIES: list[tuple[str, bytes, dict[str, str], int, str]] = [
     ("a name twice in JSON", b'{"name": "a", "name": "b"}', JSON, 400, "name stands twice"),
     ("a name twice in a form", b"name=a&name=b", FORM, 400, "name stands twice"),
     ("%ZZ", b"name=%ZZ", FORM, 400, "%25"),
-    ("an unescaped token", b"name=a&s3_path_prefix=%DATE%", FORM, 400, "%25"),
+    ("an unescaped token in a name", b"name=%DATE%", FORM, 400, "%25"),
+    ("an unescaped token before digits", b"s3_path_prefix=%DATE%2Fx", FORM, 400, "%25"),
+    ("an unescaped word", b"s3_path_prefix=%DATUM%", FORM, 400, "%25"),
+    ("JSON as a form", b' {"name": "%DATE%"}', FORM, 400, "send it with Content-Type: application/json."),
+    ("a list as a form", b"[1]", FORM, 400, "send it with Content-Type: application/json."),
+    ("a form as JSON", b"name=a&enabled=0", JSON, 400, "send it with Content-Type: application/x-www-form-urlencoded."),
     ("form that is not UTF-8", b"name=%FF%FE", FORM, 400, "%25"),
     ("XML", b"<a/>", {"Content-Type": "application/xml"}, 415, "application/json"),
     ("no content type", b"{}", {"Content-Type": ""}, 415, "application/json"),
-    ("multipart", b"--x--", {"Content-Type": "multipart/form-data; boundary=x"}, 415, "application/json"),
+    ("multipart", b"--x--", {"Content-Type": "multipart/form-data; boundary=x"}, 415, "--data-urlencode"),
     ("another charset", b"{}", {"Content-Type": "application/json; charset=utf-16"}, 415, "UTF-8"),
     ("a compressed body", b"\x1f\x8b", {**JSON, "Content-Encoding": "gzip"}, 415, "application/json"),
     ("an empty body", b"", JSON, 400, "required"),
@@ -247,6 +250,54 @@ def test_a_body_that_cannot_be_read_is_refused_with_a_sentence_that_helps(
     assert "Traceback" not in answer.text
     assert called.connections == before
     assert api.list().json["usage"]["used"] == 0
+
+
+SECRETS = [(kind, name) for kind in GOOD for name in GOOD[kind] if name in KEYS]
+
+
+def form_with(kind: str, name: str, value: str) -> str:
+    """A disabled destination as a form, in which `name` is written as `value` says."""
+    fields = {**GOOD[kind], "name": "results", "enabled": "0", "type": kind}
+    return urlencode({each: text for each, text in fields.items() if each != name}) + f"&{name}={value}"
+
+
+@pytest.mark.parametrize(("kind", "name"), SECRETS)
+@pytest.mark.parametrize(
+    ("ends", "word"),
+    [(("", "+"), "%2B"), (("a+", ""), "%2B"), (("", "%20"), "white space"), (("%0A", ""), "white space")],
+)
+def test_a_forms_key_that_may_be_another_than_was_meant_is_refused_by_name(
+    api: Api, kind: str, name: str, ends: tuple[str, str], word: str
+) -> None:
+    """An unescaped + is read as a space, and one at an end would be trimmed in silence."""
+    secret = str(GOOD[kind][name])
+    answer = post(api, form_with(kind, name, ends[0] + quote(secret, safe="") + ends[1]), FORM)
+    assert (answer.status, answer.error["code"], answer.error["parameter"]) == (400, "invalid_parameter", name)
+    assert word in answer.json["request_info"]["message"]
+    assert secret not in answer.text
+
+
+def test_every_key_of_a_form_that_is_not_escaped_is_named(api: Api) -> None:
+    body = "s3_access_key_id=+a&s3_secret_access_key=a+b&name=a+b"
+    answer = post(api, body, FORM)
+    assert [fault["parameter"] for fault in answer.error["parameters"]] == ["s3_access_key_id", "s3_secret_access_key"]
+
+
+def test_a_secret_with_an_escaped_plus_is_the_same_as_in_json(api: Api) -> None:
+    created = post(api, form_with("s3", "s3_secret_access_key", "a%2Fb%2B"), FORM).json["destination"]
+    for secret, same in (("a/b+", True), ("a/b", False)):
+        body = json.dumps({"s3_secret_access_key": secret, "name": "results"}).encode()
+        answer = api.call("PUT", f"/destinations/{created['id']}", body, JSON)
+        # Another secret is verified, at a host that is no store.
+        assert (answer.status == 200) == same, answer.text
+
+
+def test_a_service_accounts_key_may_have_spaces_in_a_form(api: Api) -> None:
+    """It is a document, whose spaces a form writes as +."""
+    body = {"type": "gcs", "name": "a", "enabled": "0", "gcs_bucket_name": "my-bucket"}
+    key = json.dumps(SERVICE_ACCOUNT, indent=1)
+    assert "+" in urlencode({"key": key})
+    assert post(api, urlencode({**body, "gcs_service_account_key": key}), FORM).status == 200
 
 
 HOSTILE = ["a\x00b", "a\r\nX-Evil: 1", "a\nb", "\u2028", "../x", "a" * 60_000, "%ZZ", "{0}", "${jndi:x}"]
@@ -351,7 +402,146 @@ def test_a_policy_needs_a_key_and_takes_no_secret(running: tuple[Api, Process]) 
     assert "SENTINEL-in-policy" not in answer.text + process.log
 
 
-@pytest.mark.parametrize("path", ["/", "/nope", "/destinations/", "/destinations/a/b", "/%00", "/destinations%2f1"])
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/destinations/", 200),
+        ("GET", "/destinations/000000000000/", 404),
+        ("POST", "/destinations/verify/", 400),
+        ("GET", "/destinations/verify/", 405),
+        ("POST", "/destinations/000000000000/verify/", 404),
+        ("POST", "/destinations/policy/", 405),
+    ],
+)
+def test_a_slash_at_the_end_of_a_path_changes_nothing(api: Api, method: str, path: str, status: int) -> None:
+    assert api.call(method, path).status == status
+
+
+@pytest.mark.parametrize("path", ["/destinations/", "/destination/"])
+def test_a_destination_is_created_at_a_path_with_a_slash(api: Api, path: str) -> None:
+    assert api.call("POST", path, json.dumps(disabled()).encode(), JSON).status == 200
+    assert api.call("GET", "/destinations/").json["usage"]["used"] == 1
+
+
+@pytest.mark.parametrize("enabled", ["True", "tRUE", "TRUE", "1", "False", "0", True, 1, False, 0])
+def test_a_boolean_is_read_however_clients_write_it(api: Api, enabled: Any) -> None:
+    """An enabled one is verified, at a host that is no store."""
+    on = str(enabled).lower() in ("true", "1")
+    answers = [post(api, json.dumps(disabled(enabled=enabled)))]
+    if isinstance(enabled, str):
+        answers.append(post(api, urlencode(disabled(enabled=enabled)), FORM))
+    for answer in answers:
+        assert answer.status == (400 if on else 200), answer.text
+        assert not on or answer.error["code"] == "not_a_storage_endpoint"
+
+
+@pytest.mark.parametrize("enabled", ["yes", "on", "2", "truth", " ", 2, -1, 0.5, [], {}, [True], "ｔrue"])
+def test_nothing_else_is_a_boolean(api: Api, enabled: Any) -> None:
+    answer = post(api, json.dumps(disabled(enabled=enabled)))
+    assert (answer.status, answer.error["parameter"]) == (400, "enabled"), answer.text
+    assert "true or false" in answer.json["request_info"]["message"]
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_what_other_types_have_may_be_there_and_empty(api: Api, kind: str) -> None:
+    """A page's form sends each of its fields."""
+    others = {name: "" for other in GOOD for name in GOOD[other] if name not in GOOD[kind]}
+    body = {"name": "results", "enabled": False, "type": kind, **GOOD[kind]}
+    for answer in (post(api, json.dumps({**others, **body})), post(api, json.dumps({**dict.fromkeys(others), **body}))):
+        assert answer.status == 200, answer.text
+        assert not set(others) & set(answer.json["destination"])
+    created = answer.json["destination"]["id"]
+    for content in (others, dict.fromkeys(others)):
+        update = json.dumps({**content, "name": "another"}).encode()
+        assert api.call("PUT", f"/destinations/{created}", update, JSON).status == 200
+    if all(isinstance(value, str) for value in body.values() if not isinstance(value, bool)):
+        assert post(api, urlencode({**others, **body, "enabled": "False"}), FORM).status == 200
+    # A value that is there is one too many, and so is a name that no type has.
+    for name, value in ((next(iter(others)), "x"), ("bogus", "")):
+        answer = post(api, json.dumps({**body, name: value}))
+        assert (answer.status, answer.error["code"], answer.error["parameter"]) == (400, "unknown_parameter", name)
+
+
+def test_an_empty_parameter_of_a_listing_is_none(api: Api) -> None:
+    post(api, json.dumps(disabled()))
+    asked = {"search_term": "", "page": "", "sort_by": "", "sort_direction": ""}
+    assert api.list(**asked).json["destinations"] == api.list().json["destinations"] != []
+    jobs = dict.fromkeys(("state", "type", "destination", "fault", "account", "search", "from", "to", "limit"), "")
+    answer = api.call("GET", "/jobs", **jobs, cursor="")
+    assert (answer.status, answer.json["jobs"]) == (200, api.call("GET", "/jobs").json["jobs"])
+    others = {
+        "/leftovers": ("account", "state", "page"),
+        "/deliveries": ("account", "state"),
+        "/collections": ("page",),
+    }
+    for path, names in others.items():
+        assert api.call("GET", path, **dict.fromkeys(names, "")).status == 200
+    assert api.call("GET", "/jobs", bogus="").status == 400
+    policy = {"type": "s3", "s3_bucket_name": "my-bucket", "s3_path_prefix": "", "gcs_bucket_name": ""}
+    assert api.call("GET", "/destinations/policy", **policy).status == 200
+
+
+def test_what_a_get_answers_may_be_sent_back(api: Api, called: Odd) -> None:
+    created = post(api, json.dumps(disabled())).json["destination"]
+    path, before = f"/destinations/{created['id']}", called.connections
+    for body in (created, {**created, "name": "another"}, {**created, "name": "results"}):
+        current = api.call("GET", path).json["destination"]
+        answer = api.call("PUT", path, json.dumps({**body, "updated_at": current["updated_at"]}).encode(), JSON)
+        assert answer.status == 200, answer.text
+        assert answer.json["destination"]["name"] == body["name"]
+    # A form has all as text, and nothing where there is nothing.
+    text = {n: "" if v is None else str(v) for n, v in api.call("GET", path).json["destination"].items()}
+    assert api.call("PUT", path, urlencode(text).encode(), FORM).status == 200
+    assert called.connections == before
+    for name, value in (("id", "0" * 12), ("used_by", 1), ("created_at", "2020-01-01T00:00:00Z"), ("verification", {})):
+        answer = api.call("PUT", path, json.dumps({name: value}).encode(), JSON)
+        assert (answer.status, answer.error["parameter"]) == (400, name), answer.text
+        assert "cannot be set" in answer.json["request_info"]["message"]
+    # Nothing of it can be set by a create.
+    assert post(api, json.dumps({**disabled(), "id": created["id"]})).status == 400
+
+
+def test_a_report_may_be_sent_back_with_its_destination(api: Api) -> None:
+    created = post(api, json.dumps(disabled())).json["destination"]
+    path = f"/destinations/{created['id']}"
+    assert not api.verify(destination=created["id"]).report["ok"]
+    current = api.call("GET", path).json["destination"]
+    assert current["verification"]["steps"]
+    assert api.call("PUT", path, json.dumps(current).encode(), JSON).status == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        ("%DATE%", "%DATE%"),
+        ("in/%DATE%/%COLLECTION_ID%", "in/%DATE%/%COLLECTION_ID%"),
+        ("%25DATE%25/%RESULT_SET_ID%", "%DATE%/%RESULT_SET_ID%"),
+        ("a%2F%COLLECTION_NAME%%2Fb", "a/%COLLECTION_NAME%/b"),
+        ("%DATE%+x", "%DATE% x"),
+        ("+in%2F+", "in/"),
+        ("%20in%0A", "in"),
+    ],
+)
+def test_a_prefix_is_read_as_it_was_meant(api: Api, sent: str, stored: str) -> None:
+    """A token that was not escaped can mean nothing else, and nobody means the white space around a prefix."""
+    answer = post(api, urlencode(disabled(enabled="0")) + f"&s3_path_prefix={sent}", FORM)
+    assert answer.status == 200, answer.text
+    assert answer.json["destination"]["s3_path_prefix"] == stored
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_an_address_in_place_of_a_name_is_named_as_such(api: Api, kind: str) -> None:
+    places = [name for name in GOOD[kind] if re.search("bucket|container|account_name", name)]
+    assert places
+    for name in [*places, f"{kind if kind in ('gcs', 'azure', 'oss') else 's3'}_path_prefix"]:
+        for scheme in ("s3://", "S3A://", "gs://", "oss://", "https://"):
+            body = {"name": "n", "enabled": False, "type": kind, **GOOD[kind], name: f"{scheme}my-results/in"}
+            answer = post(api, json.dumps(body))
+            assert (answer.status, answer.error["parameter"]) == (400, name), answer.text
+            assert f"without {scheme}" in answer.json["request_info"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/", "/nope", "/destinations//", "/destinations/a/b", "/%00", "/destinations%2f1"])
 def test_a_path_that_is_not_there_is_a_404_in_the_envelope(api: Api, path: str) -> None:
     answer = api.call("GET", path)
     assert answer.status == 404

@@ -12,20 +12,22 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from pydantic import SecretStr
 
-from app.domain.destination import draft
-from app.domain.errors import DropoffError, Fault, InvalidParameters
-from app.domain.specs import SPECS, parse
+from app.domain.destination import parse_create
+from app.domain.errors import DropoffError, InvalidParameters
+from app.domain.faults import Fault
+from app.domain.types import SPECS, parse
 from app.domain.verification import VerificationFailed
+from app.messages.sealing import new_key
 from app.settings import Settings
 from app.store.engine import migrate, open_engine
-from app.store.sealing import new_key
 from app.web.errors import HTTP_FAULTS, refused
 from app.web.openapi import document
 from app.web.openapi.operations import PAGES
 from app.web.server import application
 from tests.servers.odd import STORED, answering, dead_url, html
 from tests.stack import Api, Process, clean_environment, up_process
-from tests.unit.test_specs import GOOD, SERVICE_ACCOUNT
+from tests.types.every import GOOD, settings_at
+from tests.types.gcs import SERVICE_ACCOUNT
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = document()
@@ -71,7 +73,8 @@ async def test_every_route_of_the_application_is_in_it_and_no_other(tmp_path: Pa
         await migrate(engine)
     async with application(settings) as app:
         served = {
-            (route.method, route.resource.canonical)
+            # Each path of destinations is also there with a slash at its end.
+            (route.method, route.resource.canonical.rstrip("/") or "/")
             for route in app.router.routes()
             if route.resource and route.method != "HEAD" and route.resource.canonical not in PAGES
         }
@@ -80,7 +83,7 @@ async def test_every_route_of_the_application_is_in_it_and_no_other(tmp_path: Pa
     assert served == described
 
 
-@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("fault", sorted(set(Fault) - {Fault.EGRESS_UNAVAILABLE}))
 def test_every_fault_has_an_example_where_a_destination_is_verified(fault: Fault) -> None:
     for path, method in (("/destinations", "post"), ("/destination", "post"), ("/destinations/{id}", "put")):
         (content,) = DOCUMENT["paths"][path][method]["responses"]["400"]["content"].values()
@@ -111,7 +114,7 @@ def refusals() -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize(("where", "response"), RESPONSES, ids=[where for where, _ in RESPONSES])
 def test_the_examples_of_an_answer_keep_its_schema(where: str, response: dict[str, Any]) -> None:
     for content in response["content"].values():
-        assert ("examples" in content or "example" in content) is not where.endswith("200")
+        assert ("examples" in content or "example" in content) is not where.endswith(("200", "202"))
         assert faults(content["schema"], content["example"]) == [] if "example" in content else True
         for code, example in content.get("examples", {}).items():
             name = example["$ref"].rpartition("/")[2]
@@ -148,7 +151,7 @@ def test_the_two_ways_of_google_exclude_each_other_in_the_schema() -> None:
 @pytest.mark.parametrize("kind", SPECS)
 def test_the_example_of_a_type_is_a_whole_body_that_is_accepted(kind: str) -> None:
     (example,) = schema_of(kind, "Create")["examples"]
-    assert draft(example, allow_http=False).spec.type == kind
+    assert parse_create(example, allow_http=False).spec.type == kind
     assert faults(named("Create"), example) == []
     (shown,) = schema_of(kind, "Destination")["examples"]
     assert faults(named("Destination"), shown) == []
@@ -175,16 +178,22 @@ def schema_of(kind: str, what: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, Process, str]]:
     """The service, and the one host that it may come to call as S3-compatible storage; that takes every file, as do
-    Amazon's and Google's places, while Azure's and Alibaba's are no stores. All of them are on loopback."""
+    Amazon's and Google's places, while those of the others are no stores. All of them are on loopback."""
     with answering(STORED) as store, html() as none:
-        endpoints = {
-            "s3_endpoint": store.url, "gcs_endpoint": store.url, "gcs_token_endpoint": f"{none.url}/token",
-            "azure_endpoint": none.url + "/{account}", "oss_endpoint": none.url,
-        }  # fmt: skip
+        endpoints = {**settings_at(none.url), "s3_endpoint": store.url, "gcs_endpoint": store.url}
         folder = tmp_path_factory.mktemp("openapi")
         settings = {"egress_allow": "127.0.0.0/8", "allow_http": "1", "destination_limit": "100000", **endpoints}
         with up_process(folder, **settings) as (api, process):
             yield api, process, store.url
+
+
+def test_a_browser_at_the_root_is_led_to_the_page_and_a_program_told_that_there_is_nothing(
+    running: tuple[Api, Process, str],
+) -> None:
+    api, _, _ = running
+    assert api.call("GET", "/", headers={"Accept": "text/html,*/*"}).text == api.call("GET", "/docs").text
+    answer = api.call("GET", "/")
+    assert (answer.status, answer.error["code"]) == (404, "not_found")
 
 
 @pytest.mark.parametrize(
@@ -202,8 +211,11 @@ def test_the_documentation_needs_no_key(running: tuple[Api, Process, str], path:
 def test_the_page_has_every_call_and_code_and_works_without_internet(running: tuple[Api, Process, str]) -> None:
     api, _, _ = running
     page = api.call("GET", "/docs").text
-    for path in DOCUMENT["paths"]:
+    for path, methods in DOCUMENT["paths"].items():
         assert f"<code>{path}</code>" in page
+        for call in methods.values():
+            (article,) = re.findall(f'<article id="{call["operationId"]}">(.*?)</article>', page, re.DOTALL)
+            assert article.count("curl http") == 1
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert set(EXAMPLES) | set(SPECS) <= set(ids)
@@ -225,13 +237,15 @@ def test_no_answer_to_a_thousand_generated_requests_breaks_the_document(
             sys.executable, "-m", "schemathesis.cli", "run", f"{api.url}/openapi.json",
             "--header", f"Authorization: Bearer {api.key}", "--exclude-checks", "positive_data_acceptance",
             "--exclude-path", "/destination",  # the other spelling, which the same handler answers
+            "--exclude-path-regex", "^/(accounts|audit)",  # 401 with this key; test_accounts.py compares each answer
             "--exclude-path", "/jobs/stream",  # it does not end; tests/e2e/test_jobs.py reads it
-            "--generation-deterministic", "--max-examples", "25", "--no-color", "--warnings", "off",
+            "--generation-deterministic", "--max-examples", "6", "--no-color", "--warnings", "off",
         ),
         env=clean_environment(SCHEMATHESIS_HOOKS="tests.web.hooks", ONLY_HOST=store, PYTHONPATH=str(ROOT)),
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+    assert len(process.events("request")) > 1000
     # All of it was reached, and nobody was called but the hosts of this test.
     answered = {(line["method"], line["path"].split("/")[1], line["status"]) for line in process.events("request")}
     assert {("POST", "destinations", 200), ("PUT", "destinations", 200), ("DELETE", "destinations", 200)} <= answered

@@ -2,30 +2,44 @@
 
 import asyncio
 import html
-import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from string import Template
+from typing import Any, Protocol
 
 from aiohttp import web
-from pydantic import SecretStr
 from yarl import URL
 
-from app.domain.errors import Fault
-from app.domain.job import State
-from app.domain.specs import TYPES
-from app.jobs.history import History, reading
-from app.jobs.rates import faults, rates
-from app.jobs.signs import Signs
+from app.domain.delivery import DeliveryState
+from app.domain.errors import InvalidParameters, ParameterFault, TooManyGuesses, Unavailable
+from app.domain.faults import Fault
+from app.domain.types import TYPES
+from app.messages.clock import Clock
+from app.monitor.failures import Failing, Failures
+from app.monitor.heartbeats import Heartbeats
+from app.monitor.history import History, reading
+from app.monitor.job import JobState
+from app.monitor.rates import faults, rates
 from app.settings import OPERATOR_KEY_LENGTH
-from app.web.auth import SESSION, SESSION_SECONDS, has_session, is_operator, new_session, require_operator
+from app.web.auth import (
+    SESSION,
+    SESSION_SECONDS,
+    Operator,
+    has_session,
+    new_session,
+    page_token,
+    query_of,
+    require_operator,
+)
 from app.web.body import parameters_of
+from app.web.connections import in_time
+from app.web.dashboard.words import OF_FAULTS, WORDS
 from app.web.errors import answer
 
 MINUTES = 60
-# A wrong key is answered this much later. What keeps guesses out is the key's length; this keeps a log of them short.
-WRONG_KEY_SECONDS = 1.0
-
+WORST = 8
+"""How many failing accounts are shown before all of them are asked for."""
 _FOLDER = Path(__file__).parent
 _HEADERS = {
     "Content-Security-Policy": (
@@ -43,15 +57,31 @@ _NO_KEY = (
 _WRONG_KEY = "This is not the operator's key: it is the value of DROPOFF_OPERATOR_KEY, or what dropoff up printed."
 
 
+class DeliveryCounts(Protocol):
+    """What tells how many deliveries are in which state."""
+
+    async def counts(self) -> Mapping[DeliveryState, int]: ...
+
+
 class DashboardHandlers:
     """Anybody may have the sign-in page and the files; the rest is for the operator."""
 
-    def __init__(self, history: History, signs: Signs, operator: SecretStr) -> None:
+    def __init__(
+        self, history: History, heartbeats: Heartbeats, deliveries: DeliveryCounts, clock: Clock, operator: Operator
+    ) -> None:
         self._history = history
-        self._signs = signs
+        self._heartbeats = heartbeats
+        self._deliveries = deliveries
+        self._clock = clock
         self._operator = operator
-        options = {"states": _options(State), "types": _options(TYPES), "faults": _options(Fault)}
-        self._page = Template((_FOLDER / "index.html").read_text()).substitute(options)
+        options = {
+            "states": _options(JobState),
+            "types": _options(TYPES),
+            "faults": _options(Fault, WORDS),
+            "reasons": _options(OF_FAULTS, WORDS),
+            "words": "".join(f'<option value="{code}">{html.escape(word)}</option>' for code, word in WORDS.items()),
+        }
+        self._page = Template(Template((_FOLDER / "index.html").read_text()).safe_substitute(options))
         self._sign_in = Template((_FOLDER / "sign_in.html").read_text())
 
     def routes(self) -> list[web.AbstractRouteDef]:
@@ -65,67 +95,115 @@ class DashboardHandlers:
 
     async def page(self, request: web.Request) -> web.Response:
         if has_session(request, self._operator):
-            return _html(self._page)
+            return _html(self._page.substitute(token=page_token(request, self._operator)))
         if request.headers.get("Sec-Fetch-Site") == "cross-site":
-            # A link on another site brings no cookie along; asked once more by this page, the browser sends it.
+            # The browser sends no cookie when it follows a link from another site; when this page reloads, it does.
             return web.Response(headers={**_HEADERS, "Cache-Control": "no-store", "Refresh": "0"})
-        return self._asking(request.rel_url.raw_query_string)
+        return self._sign_in_page(request.rel_url.raw_query_string)
 
     async def file(self, request: web.Request) -> web.FileResponse:
         return web.FileResponse(_FOLDER / request.match_info["name"], headers={**_HEADERS, "Cache-Control": "no-cache"})
 
     async def sign_in(self, request: web.Request) -> web.Response:
-        """Give a session for the operator's key, and go on to the view that was asked for."""
-        parameters = await parameters_of(request)
+        """Answer the operator's key with a session, and redirect to the view that was asked for."""
+        parameters = await in_time(parameters_of(request))
         view = str(parameters.get("view", ""))
-        if not is_operator(str(parameters.get("key", "")).strip(), self._operator):
-            await asyncio.sleep(WRONG_KEY_SECONDS)
-            return self._asking(view, _WRONG_KEY)
+        try:
+            access = self._operator.access(str(parameters.get("key", "")).strip())
+        except TooManyGuesses as error:
+            return self._sign_in_page(view, error.message, 429)
+        if access is None:
+            return self._sign_in_page(view, _WRONG_KEY, 403)
         response = _see_dashboard(view)
         response.set_cookie(
-            SESSION, new_session(self._operator), max_age=SESSION_SECONDS, httponly=True, samesite="Strict",
+            SESSION, new_session(self._operator, access), max_age=SESSION_SECONDS, httponly=True, samesite="Strict",
             secure="https" in (request.scheme, request.headers.get("X-Forwarded-Proto")),
         )  # fmt: skip
         return response
 
     async def sign_out(self, request: web.Request) -> web.Response:
-        """End the session in this browser; another site's form brings no cookie and ends nothing."""
+        """End the session in this browser. A form on another site sends no cookie, so it ends nothing."""
         response = _see_dashboard()
         if SESSION in request.cookies:
             response.del_cookie(SESSION, httponly=True, samesite="Strict")
         return response
 
     async def overview(self, request: web.Request) -> web.Response:
-        """What the page shows above its jobs; times in seconds since the epoch, durations in milliseconds."""
+        """What the page shows above its jobs; times in seconds since the epoch by Redis' clock, durations in
+        milliseconds."""
         require_operator(request, self._operator)
+        every_account = _every_account(query_of(request))
         minutes = await self._history.minutes(MINUTES)
+        failures, deliveries = await self._history.failures(MINUTES), await self._delivered()
         async with reading():
             depth, oldest, held, workers = await asyncio.gather(
-                self._signs.waiting(), self._signs.oldest(), self._signs.held(), self._signs.alive()
-            )
+                self._heartbeats.waiting(), self._heartbeats.oldest(), self._heartbeats.held(),
+                self._heartbeats.alive(deliveries=None),
+            )  # fmt: skip
         return answer(
             {
                 "request_info": {"success": True},
-                "now": time.time(),
+                "now": self._clock.now(),
                 "queue": {"depth": depth, "oldest": oldest},
                 "held": held,
-                "workers": [sign.model_dump() for sign in workers],
+                "workers": [heartbeat.model_dump() for heartbeat in workers],
                 "minutes": [minute * 60 for minute in minutes],
                 "rates": rates(minutes),
                 "faults": faults(minutes),
+                "failing": _failing(failures, None if every_account else WORST),
+                "refused": failures.refused,
+                "deliveries": deliveries,
             }
         )
 
-    def _asking(self, view: str, said: str = "") -> web.Response:
+    async def _delivered(self) -> dict[str, Any]:
+        """How many deliveries are in which state, None where the database does not answer, and what was moved in each
+        minute."""
+        try:
+            counts = await self._deliveries.counts()
+        except Unavailable:
+            counts = None
+        minutes = (await self._history.traffic(MINUTES)).values()
+        failed: Counter[str] = Counter()
+        for minute in minutes:
+            failed.update({name.partition(":")[2]: n for name, n in minute.items() if name.startswith("failed:")})
+        moved = {name: [minute.get(name, 0) for minute in minutes] for name in ("bytes", DeliveryState.OK)}
+        return {"counts": counts, **moved, "faults": dict(failed.most_common())}
+
+    def _sign_in_page(self, view: str, problem: str = "", status: int = 200) -> web.Response:
         """The page that asks for the key; `view` is the query string of what is to be shown after it."""
-        is_set = bool(self._operator.get_secret_value())
-        fields = {"said": said if is_set else _NO_KEY, "view": view, "state": "" if is_set else "disabled"}
+        is_set = self._operator.is_set
+        fields = {"problem": problem if is_set else _NO_KEY, "view": view, "state": "" if is_set else "disabled"}
         text = self._sign_in.substitute({name: html.escape(value) for name, value in fields.items()})
-        return _html(text, 200 if is_set and not said else 403 if is_set else 503)
+        return _html(text, status if is_set else 503)
 
 
-def _options(values: Iterable[str]) -> str:
-    return "".join(f"<option>{html.escape(value)}</option>" for value in values)
+def _every_account(parameters: Mapping[str, str]) -> bool:
+    """Whether all failing accounts are asked for. Raises InvalidParameters."""
+    if parameters in ({}, {"accounts": "all"}):
+        return "accounts" in parameters
+    rule = "The overview takes no parameter but accounts=all."
+    raise InvalidParameters([ParameterFault(name, Fault.INVALID_PARAMETER, rule) for name in parameters])
+
+
+def _failing(failures: Failures, most: int | None) -> dict[str, Any]:
+    """The accounts that failed or were refused most often, how many there are, and how often those did that are not
+    known one by one."""
+    return {
+        "accounts": [_shown(each) for each in failures.accounts[:most]],
+        "count": len(failures.accounts),
+        "others": failures.others,
+    }
+
+
+def _shown(failing: Failing) -> dict[str, Any]:
+    return {"account": failing.account, "failed": failing.failed, "refused": failing.refused}
+
+
+def _options(values: Iterable[str], words: Mapping[str, str] | None = None) -> str:
+    """An option for each of `values`, with its word beside it where there are `words`."""
+    shown = {value: f"{words[value]} ({value})" if words else value for value in values}
+    return "".join(f'<option value="{html.escape(each)}">{html.escape(shown[each])}</option>' for each in shown)
 
 
 def _html(text: str, status: int = 200) -> web.Response:
@@ -134,5 +212,5 @@ def _html(text: str, status: int = 200) -> web.Response:
 
 
 def _see_dashboard(view: str = "") -> web.Response:
-    place = URL(f"/dashboard?{view}" if view else "/dashboard")
-    return web.Response(status=303, headers={"Location": str(place), "Cache-Control": "no-store"})
+    url = URL(f"/dashboard?{view}" if view else "/dashboard")
+    return web.Response(status=303, headers={"Location": str(url), "Cache-Control": "no-store"})

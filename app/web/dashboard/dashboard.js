@@ -3,7 +3,12 @@
 const POLL_MS = 3000;
 const PATIENCE_MS = 8000;
 const AGAIN_MS = 2000;
-const TOLD_EVERY_MS = 8000;
+const LEFTOVERS_EVERY_MS = 15000;
+const ACT_MS = 60000; // What a button asks for may be held as long as a create.
+const FAILED_PAGE = 20;
+const SELDOM = 6; // How many jobs a minute at most are told by minute rather than by second.
+const FEW = 8; // How many entries of a list are shown before all of it is asked for.
+const ANNOUNCE_EVERY_MS = 8000;
 const ROWS = 200;
 const PAGE = 50;
 const MINUTES = 60;
@@ -12,11 +17,14 @@ const UNDER_WAY = ["queued", "running", "uploading", "deleting"];
 const ICONS = {
   queued: "M8 4v4l2.5 1.5M8 14A6 6 0 1 0 8 2a6 6 0 0 0 0 12",
   running: "M5.5 4v8l6-4z", uploading: "M8 13V3M4 7l4-4 4 4", deleting: "M3 4.5h10M6 4V2.5h4V4m2 .5-.6 9H4.6L4 4.5",
+  ok: "M3 8.5 6.5 12 13 4.5", pending: "M8 4v4l2.5 1.5M8 14A6 6 0 1 0 8 2a6 6 0 0 0 0 12",
   succeeded: "M3 8.5 6.5 12 13 4.5", passed: "M3 8.5 6.5 12 13 4.5", failed: "M4 4l8 8M12 4l-8 8",
   skipped: "M3 8h10", expired: "M4 2h8M4 14h8M5 2c0 4 6 8 6 12M11 2c0 4-6 8-6 12", lost: "M5.5 6a2.5 2.5 0 1 1 3.6 2.2C8.3 8.600 8 9 8 10M8 13v.1",
 };
 
 const byId = (id) => document.getElementById(id);
+const PAGE_TOKEN = document.querySelector("meta[name=page-token]").content;
+const WORDS = Object.fromEntries([...byId("words").options].map((option) => [option.value, option.text]));
 
 /* Elements. Everything that is shown goes in as text, never as markup. */
 
@@ -44,6 +52,30 @@ function bar(part, from = 0) {
   return el("span", { class: "bar", "aria-hidden": "true" }, inner);
 }
 
+// A code, and what it means in a few words.
+function reason(code) {
+  return el("span", { class: "reason" }, WORDS[code] ? `${WORDS[code]} ` : "", el("span", { class: "mono" }, code));
+}
+
+// `entries` as items of the list `id`: the first few, and a button that shows the rest.
+const expanded = new Set();
+function showList(id, entries, item, empty, count = entries.length, change = () => {}) {
+  const list = byId(id);
+  const focused = list.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+  const shownAll = expanded.has(id);
+  list.replaceChildren(...(shownAll ? entries : entries.slice(0, FEW)).map(item));
+  if (!entries.length) list.append(el("li", { class: "empty" }, empty));
+  if (count > FEW) {
+    const turn = () => {
+      if (!expanded.delete(id)) expanded.add(id);
+      showList(id, entries, item, empty, count, change);
+      change();
+    };
+    list.append(el("li", { class: "rest" }, el("button", { class: "plain", "data-key": "rest", "aria-expanded": String(shownAll), onclick: turn }, shownAll ? "Show fewer" : `Show all ${whole(count)}`)));
+  }
+  if (focused) list.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+}
+
 /* Numbers and times, as people say them. */
 
 let ahead = 0; // How far the server's clock is ahead of this one, in milliseconds.
@@ -51,6 +83,10 @@ const now = () => Date.now() + ahead;
 const whole = (n) => n.toLocaleString("en");
 const few = (n) => n.toLocaleString("en", { maximumFractionDigits: n < 10 ? 2 : n < 100 ? 1 : 0 });
 const share = (part) => (part === 1 || part === 0 ? `${part * 100}%` : `${Math.min(99.9, part * 100).toFixed(1)}%`);
+function bytes(n) {
+  const power = Math.min(4, Math.max(0, Math.floor(Math.log10(Math.max(1, n)) / 3)));
+  return `${few(n / 1000 ** power)} ${["B", "kB", "MB", "GB", "TB"][power]}`;
+}
 const known = (value, format) => (value === null || value === undefined || Number.isNaN(value) ? "–" : format(value));
 
 function span(ms) {
@@ -79,11 +115,15 @@ setInterval(() => {
 
 /* Calls. A session that is over leads to the page that asks for the key. */
 
-async function get(path) {
-  const response = await fetch(path, { signal: AbortSignal.timeout(PATIENCE_MS) });
+const get = (path) => call(path, { signal: AbortSignal.timeout(PATIENCE_MS) });
+const post = (path, body) =>
+  call(path, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json", "X-Dropoff-Page": PAGE_TOKEN }, signal: AbortSignal.timeout(ACT_MS) });
+
+async function call(path, options) {
+  const response = await fetch(path, options);
   if (response.status === 401) location.reload();
   const content = await response.json();
-  if (!response.ok) throw Object.assign(new Error(content.request_info.message), { answered: true });
+  if (!response.ok) throw Object.assign(new Error(content.request_info.message), { answered: true, status: response.status });
   return content;
 }
 
@@ -107,15 +147,40 @@ async function poll() {
   if (document.hidden) return;
   try {
     const asked = Date.now();
-    overview = await get("/dashboard/overview");
+    overview = await get(`/dashboard/overview${expanded.has("accounts") ? "?accounts=all" : ""}`);
     ahead = overview.now * 1000 - (asked + Date.now()) / 2;
     notice("");
     showFigures();
     if (byId("link").dataset.link === "lost") follow();
+    await showDeliveries();
   } catch (error) {
     if (error.answered) notice(error.message);
     else link("lost");
   }
+}
+
+let leftoversAt = -LEFTOVERS_EVERY_MS;
+
+async function pollLeftovers() {
+  if (document.hidden || performance.now() - leftoversAt < LEFTOVERS_EVERY_MS) return;
+  leftoversAt = performance.now();
+  try {
+    showLeftovers(await get("/leftovers"));
+  } catch {
+    // What the figures show is asked for as well, and says what is wrong.
+    leftoversAt = -LEFTOVERS_EVERY_MS;
+  }
+}
+
+function showLeftovers({ total_count: count, leftovers }) {
+  byId("leftovers").hidden = !count;
+  byId("leftovers-count").textContent = leftovers.length < count ? `the oldest ${whole(leftovers.length)} of ${whole(count)}` : whole(count);
+  byId("leftovers-list").replaceChildren(...leftovers.map((each) => {
+    const next = each.next_try_at ? `tried ${whole(each.tries)} times` : "an operator is needed: dropoff leftovers";
+    return el("li", {}, el("button", { class: "plain mono", title: "Show this job", onclick: () => open(each.id) }, each.id.slice(0, 8)), el("span", { class: "number" }, when(each.created_at)),
+      el("span", { class: each.next_try_at ? "soft" : "warn" }, `${each.reason ?? "to be removed"}, ${next}`), el("span", { class: "soft number" }, each.account_name ?? String(each.account)),
+      el("span", { class: "soft mono" }, each.object));
+  }));
 }
 
 function tile(name, figure, unit, below, look = "") {
@@ -129,20 +194,22 @@ function inUnits(ms) {
 }
 
 function showFigures() {
-  const { queue, held, workers, rates, faults } = overview;
+  const { queue, held, rates, faults, failing, refused } = overview;
+  const workers = overview.workers.filter((each) => !each.deliveries);
   const every = rates[0];
   const running = workers.reduce((sum, each) => sum + each.running, 0);
-  const threads = workers.reduce((sum, each) => sum + each.threads, 0);
+  const room = workers.reduce((sum, each) => sum + each.jobs, 0);
   const waited = queue.oldest ? now() - queue.oldest * 1000 : 0;
   const { ended, succeeded, failed, expired, lost, p50, p95 } = every.whole;
   const unanswered = expired + lost;
+  const [pace, speeds] = paceOf(every);
   byId("tiles").replaceChildren(
-    tile("Waiting in the queue", whole(queue.depth), "", queue.depth ? `oldest for ${span(Math.max(0, waited))}` : "nothing waits", waited > 5000 ? "warn" : ""),
-    tile("Held requests", whole(held), "", "on all front ends"),
-    tile("Workers", whole(workers.length), "", workers.length ? `${running} of ${threads} places in use` : "none gives a sign of life", workers.length ? "" : "bad"),
-    tile("Jobs a second", few(perSecond(every).at(-1)), "", `${whole(ended)} in the last hour`),
-    tile("Success rate", known(ended ? succeeded / ended : null, share), "", ended ? `${whole(failed)} failed` + (unanswered ? `, ${whole(unanswered)} unanswered` : "") : "last hour", unanswered ? "warn" : ""),
-    tile("Latency, p95", ...inUnits(p95), p50 === null ? "last hour" : `half within ${span(p50)}`),
+    tile("Waiting in the queue", whole(queue.depth), "", queue.depth ? `now, oldest for ${span(Math.max(0, waited))}` : "now, nothing waits", waited > 5000 ? "warn" : ""),
+    tile("Held requests", whole(held), "", "now, on all front ends"),
+    tile("Workers", whole(workers.length), "", workers.length ? `now, ${running} of at most ${room} jobs` : "none is heard of", workers.length ? "" : "bad"),
+    tile(pace, few(speeds.at(-1)), "", `this minute; ${whole(ended)} in the last hour`),
+    tile("Success rate", known(ended ? succeeded / ended : null, share), "", "last hour" + (ended ? `: ${whole(failed)} failed` + (unanswered ? `, ${whole(unanswered)} unanswered` : "") : ""), unanswered ? "warn" : ""),
+    tile("Latency, p95", ...inUnits(p95), p50 === null ? "last hour" : `last hour: half within ${span(p50)}`),
   );
   byId("hour").hidden = !ended;
   byId("hour-empty").hidden = ended > 0;
@@ -151,7 +218,8 @@ function showFigures() {
     showPlots(rates.find((rate) => rate.type === chosen) ?? every);
     showFaults(faults);
   }
-  showWorkers(workers);
+  showFailing(failing, refused);
+  showWorkers(overview.workers);
 }
 
 // The last minute is not over: what it has is divided by what has passed of it.
@@ -159,28 +227,20 @@ function perSecond(rate) {
   const passed = Math.max(5, now() / 1000 - overview.minutes.at(-1));
   return rate.ended.map((count, i) => count / (i === MINUTES - 1 ? Math.min(60, passed) : 60));
 }
+// What is seldom is counted by minute: a hundredth of a job a second tells nobody anything.
+function paceOf(rate) {
+  const speeds = perSecond(rate);
+  return Math.max(...rate.ended) > SELDOM ? ["Jobs a second", speeds] : ["Jobs a minute", rate.ended];
+}
 const success = (rate) => rate.ended.map((count, i) => (count ? rate.succeeded[i] / count : null));
 
-function path(values, x, y) {
-  let drawn = "";
-  values.forEach((value, i) => {
-    if (value === null) return;
-    const first = i === 0 || values[i - 1] === null;
-    // A minute between two empty ones is a dot.
-    drawn += `${first ? "M" : "L"}${x(i).toFixed(1)} ${y(value).toFixed(1)}${first ? "h.01" : ""}`;
-  });
-  return drawn;
-}
-
-function area(values, x, y) {
-  const runs = [];
-  values.forEach((value, i) => {
-    if (value === null) return;
-    if (i === 0 || values[i - 1] === null) runs.push([]);
-    runs.at(-1).push(`${x(i).toFixed(1)} ${y(value).toFixed(1)}`);
-  });
-  const ends = values.flatMap((value, i) => (value !== null && (i === 0 || values[i - 1] === null) ? [i] : []));
-  return runs.map((run, n) => `M${x(ends[n]).toFixed(1)} ${y(0)}L${run.join("L")}L${x(ends[n] + run.length - 1).toFixed(1)} ${y(0)}Z`).join("");
+// A bar for each minute that has a value; what is not nothing is at least two pixels high.
+function bars(values, x, y, width) {
+  return values.map((value, i) => {
+    if (!value) return "";
+    const top = Math.min(y(value), y(0) - 2);
+    return `M${x(i).toFixed(1)} ${y(0)}V${top.toFixed(1)}h${width.toFixed(1)}V${y(0)}z`;
+  }).join("");
 }
 
 function roundUp(value) {
@@ -188,54 +248,56 @@ function roundUp(value) {
   return [1, 2, 2.5, 5, 10].map((step) => step * power).find((step) => step >= value);
 }
 
-// `lines` are {name, values, look}, the first of which is filled; `format` says a value; what is summed up is for who
-// cannot see it.
+// `lines` are {name, values, look}, of which each stands before the ones before it, and those without a name are not
+// read; `format` says a value; what is summed up is for who cannot see it.
 function plot(figure, title, lines, format, top, summary) {
   const [width, height, left, right, under] = [figure.clientWidth || 320, 150, 46, 6, 20];
   const highest = top ?? roundUp(Math.max(...lines.flatMap((line) => line.values.map((value) => value ?? 0)), 0));
-  const x = (i) => left + (i / (MINUTES - 1)) * (width - left - right);
+  const step = (width - left - right) / MINUTES;
+  const x = (i) => left + i * step;
   const y = (value) => 6 + (1 - value / highest) * (height - under - 6);
-  const last = (line) => known(line.values.findLast((value) => value !== null), format);
-  const key = (line, value) => el("span", { class: lines.length > 1 ? `key ${line.look}` : "" }, lines.length > 1 ? `${line.name} ` : "", el("b", {}, value));
-  const readings = el("span", {}, ...lines.map((line) => key(line, last(line))));
+  const read = lines.filter((line) => line.name !== undefined);
+  const last = Math.max(0, read[0].values.findLastIndex((value) => value !== null));
+  const key = (line, i) => el("span", { class: read.length > 1 ? `key ${line.look}` : "" }, line.name ? `${line.name} ` : "", el("b", {}, known(line.values[i], format)));
+  const readings = el("span", { class: "readings" });
+  const tell = (i) => readings.replaceChildren(el("span", {}, `${clock(overview.minutes[i] * 1000)} `), ...read.map((line) => key(line, i)));
+  tell(last);
   const name = el("span", {}, title);
   const cursor = svg("line", { class: "cursor", y1: 6, y2: height - under, visibility: "hidden" });
   const drawing = svg("svg", { width, height, role: "img", "aria-label": `${title}: ${summary}` },
     [0, 0.5, 1].map((part) => svg("line", { class: "grid", x1: left, x2: width - right, y1: y(part * highest), y2: y(part * highest) })),
     [0, 0.5, 1].map((part) => svg("text", { x: left - 8, y: y(part * highest) + 4, "text-anchor": "end" }, format(part * highest))),
-    [0, 20, 40, MINUTES - 1].map((i) => svg("text", { x: x(i), y: height - 3, "text-anchor": i ? (i === MINUTES - 1 ? "end" : "middle") : "start" }, clock(overview.minutes[i] * 1000))),
-    svg("path", { class: `area ${lines[0].look}`, d: area(lines[0].values, x, y) }),
-    lines.map((line) => svg("path", { class: `stroke ${line.look}`, d: path(line.values, x, y) })), cursor);
-  const read = (event) => {
+    [0, 20, 40, MINUTES - 1].map((i) => svg("text", { x: i === MINUTES - 1 ? width - right : x(i), y: height - 3, "text-anchor": i ? (i === MINUTES - 1 ? "end" : "middle") : "start" }, clock(overview.minutes[i] * 1000))),
+    lines.map((line) => svg("path", { class: `fill ${line.look}`, d: bars(line.values, x, y, step * 0.75) })), cursor);
+  const point = (event) => {
     const part = (event.clientX - drawing.getBoundingClientRect().left - left) / (width - left - right);
-    const i = Math.min(MINUTES - 1, Math.max(0, Math.round(part * (MINUTES - 1))));
-    fill(cursor, { x1: x(i), x2: x(i), visibility: "visible" }, []);
-    name.textContent = `${title}, ${clock(overview.minutes[i] * 1000)}`;
-    readings.replaceChildren(...lines.map((line) => key(line, known(line.values[i], format))));
+    const i = Math.min(MINUTES - 1, Math.max(0, Math.floor(part * MINUTES)));
+    const middle = x(i) + step * 0.375;
+    fill(cursor, { x1: middle, x2: middle, visibility: "visible" }, []);
+    tell(i);
   };
-  drawing.addEventListener("pointermove", read);
+  drawing.addEventListener("pointermove", point);
   drawing.addEventListener("pointerleave", () => showFigures());
   if (!figure.matches(":hover")) figure.replaceChildren(el("figcaption", {}, name, readings), drawing);
 }
 
 function showPlots(rate) {
   const { ended, succeeded, p50, p95 } = rate.whole;
-  const speeds = perSecond(rate);
+  const [name, speeds] = paceOf(rate);
   byId("hour-of").textContent = chosen === "all" ? "All types" : `Only ${chosen}`;
-  plot(byId("plot-rate"), "Jobs a second", [{ values: speeds, look: "" }], few, null,
+  plot(byId("plot-rate"), name, [{ name: "", values: speeds, look: "" }], few, null,
     `${few(speeds.at(-1))} now, at most ${few(Math.max(...speeds))}, ${whole(ended)} jobs in the last hour`);
-  plot(byId("plot-success"), "Success rate", [{ values: success(rate), look: "good" }], (part) => (part === 0.5 ? "50%" : share(part)), 1,
+  plot(byId("plot-success"), "Success rate", [{ values: rate.ended.map((count) => (count ? 1 : null)), look: "bad" }, { name: "", values: success(rate), look: "good" }], (part) => (part === 0.5 ? "50%" : share(part)), 1,
     `${share(succeeded / ended)} in the last hour`);
-  plot(byId("plot-latency"), "Latency", [{ name: "p95", values: rate.p95, look: "" }, { name: "p50", values: rate.p50, look: "second" }],
+  plot(byId("plot-latency"), "Latency", [{ name: "p95", values: rate.p95, look: "light" }, { name: "p50", values: rate.p50, look: "" }],
     (ms) => (ms ? span(ms) : "0"), null, `half of the jobs within ${known(p50, span)}, 95 of 100 within ${known(p95, span)}`);
 }
 
 function spark(values, look) {
   const [width, height, highest] = [72, 22, Math.max(...values, 1e-9)];
-  const x = (i) => (i / (MINUTES - 1)) * width;
+  const x = (i) => (i / MINUTES) * width;
   const y = (value) => 2 + (1 - value / highest) * (height - 3);
-  return svg("svg", { width, height, "aria-hidden": "true" },
-    look ? "" : svg("path", { class: "area", d: area(values, x, y) }), svg("path", { class: `stroke ${look}`, d: path(values, x, y) }));
+  return svg("svg", { width, height, "aria-hidden": "true" }, svg("path", { class: `fill ${look}`, d: bars(values, x, y, width / MINUTES) }));
 }
 
 function showTypes(rates) {
@@ -252,32 +314,59 @@ function showTypes(rates) {
     const button = el("button", { class: "plain", "data-type": rate.type, "aria-pressed": String(rate.type === chosen), onclick: () => choose(rate.type) },
       rate.type === "all" ? "All types" : rate.type);
     return el("tr", { class: rate.type === chosen ? "chosen" : "" }, el("td", {}, button), drawn(whole(ended), perSecond(rate), ""), drawn(share(succeeded / ended), success(rate), "good"),
-      el("td", { class: "number" }, known(p50, span)), drawn(known(p95, span), rate.p95, "plain"));
+      el("td", { class: "number" }, known(p50, span)), drawn(known(p95, span), rate.p95, ""));
   }));
   if (focused) byId("types").querySelector(`[data-type="${focused}"]`)?.focus();
 }
 
+// Have the list of jobs show those that `by` tells, and go there.
+function showJobs(by) {
+  filters.reset();
+  for (const [name, value] of Object.entries(by)) filters.elements[name].value = value;
+  refilter();
+  byId("jobs").scrollIntoView();
+  byId("jobs").focus({ preventScroll: true });
+}
+
+const total = (counts) => Object.values(counts).reduce((sum, count) => sum + count, 0);
+
+function codes(counts, press) {
+  const sum = total(counts);
+  return ([code, count]) =>
+    el("li", {}, el("span", {}, press ? el("button", { class: "plain mono", "data-key": code, title: "Show these jobs", onclick: () => press(code) }, code) : el("span", { class: "mono" }, code),
+      el("span", { class: "soft" }, ` ${WORDS[code] ?? ""}`)), el("span", { class: "number" }, whole(count)), bar(count / sum));
+}
+
 function showFaults(faults) {
-  const all = Object.entries(faults);
-  const sum = all.reduce((so_far, [, count]) => so_far + count, 0);
-  const show = (fault) => {
-    filters.reset();
-    filters.elements.fault.value = fault;
-    refilter();
-    byId("jobs").scrollIntoView();
-    byId("jobs").focus({ preventScroll: true });
+  showList("faults", Object.entries(faults), codes(faults, (fault) => showJobs({ fault })), "No job has failed in the last hour.");
+}
+
+function showFailing({ accounts, count, others }, refused) {
+  byId("failing").hidden = !count && !others && !total(refused);
+  byId("account-names").replaceChildren(...accounts.map((each) => el("option", { value: each.account })));
+  const most = Math.max(1, ...accounts.map((each) => total(each.failed) + total(each.refused)));
+  const item = ({ account, failed, refused: early }) => {
+    const said = [total(failed) ? `${whole(total(failed))} failed` : "", total(early) ? `${whole(total(early))} refused` : ""].filter(Boolean).join(", ");
+    const why = Object.entries({ ...failed, ...early }).sort((one, other) => other[1] - one[1]).slice(0, 3);
+    return el("li", {}, el("button", { class: "plain", "data-key": account, title: "Show its jobs", onclick: () => showJobs(total(failed) ? { account, state: "failed" } : { account }) }, account), el("span", { class: "number" }, said),
+      el("span", { class: "soft whole" }, why.map(([code, n]) => `${WORDS[code] ?? code} ${whole(n)}`).join(", ")), bar((total(failed) + total(early)) / most));
   };
-  if (byId("faults").contains(document.activeElement)) return;
-  byId("faults").replaceChildren(...all.slice(0, 6).map(([fault, count]) =>
-    el("li", {}, el("button", { class: "plain mono", title: "Show these jobs", onclick: () => show(fault) }, fault), el("span", { class: "number" }, whole(count)), bar(count / sum))));
-  if (!all.length) byId("faults").append(el("li", { class: "empty" }, "No job has failed in the last hour."));
+  showList("accounts", accounts, item, "No account has failed in the last hour.", count, poll);
+  if (others) byId("accounts").append(el("li", { class: "soft" }, `${whole(others)} more of accounts that are not counted one by one: see the jobs that failed.`));
+  showList("refused", Object.entries(refused), codes(refused), "Nothing was refused before it came to a job.");
 }
 
 function showWorkers(workers) {
   byId("workers").replaceChildren(...workers.map((each) =>
-    el("li", {}, el("span", { class: "mono" }, each.worker), el("span", { class: "number" }, `${each.running} of ${each.threads}`), bar(each.running / each.threads),
-      el("span", { class: "soft" }, "sign of life ", when(new Date(each.at * 1000).toISOString())), el("span", { class: "soft number" }, `up ${span(Math.max(0, now() - each.since * 1000))}`))));
-  if (!workers.length) byId("workers").append(el("li", { class: "empty" }, "No worker has given a sign of life for 15 seconds: start one with dropoff worker."));
+    el("li", {}, el("span", { class: "mono" }, each.worker), el("span", { class: "number" }, `${each.running} of ${each.jobs} ${each.deliveries ? "deliveries" : "jobs"}`), bar(each.running / each.jobs),
+      ...warnings(each).map((text) => el("span", { class: "warn" }, text)),
+      el("span", { class: "soft" }, "heard of ", when(new Date(each.at * 1000).toISOString())), el("span", { class: "soft number" }, `up ${span(Math.max(0, now() - each.since * 1000))}`))));
+  if (!workers.some((each) => !each.deliveries)) byId("workers").prepend(el("li", { class: "empty" }, "No worker was heard of for 15 seconds: start one with dropoff worker."));
+}
+
+function warnings(worker) {
+  const off = Math.abs(worker.clock_offset) > 1 ? [`its clock is ${worker.clock_offset > 0 ? "+" : ""}${few(worker.clock_offset)} s off: mend NTP there`] : [];
+  return worker.reading ? off : ["does not read the queue", ...off];
 }
 
 /* The jobs. */
@@ -292,7 +381,9 @@ function filtered() {
 }
 
 function matches(job, by) {
-  const text = `${job.id}\n${job.destination ?? ""}\n${job.host ?? ""}`.toLowerCase();
+  const text = [job.id, job.destination, job.host, job.account_name].map((each) => each ?? "").join("\n").toLowerCase();
+  const account = by.get("account");
+  if (account && account !== job.account_name && account !== String(job.account)) return false;
   return ["state", "type", "fault"].every((name) => !by.get(name) || by.get(name) === job[name]) && text.includes((by.get("search") ?? "").toLowerCase());
 }
 
@@ -301,7 +392,7 @@ function cells(job) {
   const label = `Job ${job.id}, ${job.type}, ${job.state}${job.fault ? `, ${job.fault}` : ""}: open its timeline`;
   const cell = (look, ...content) => el("td", { role: "cell", class: look }, ...content);
   return [
-    cell("of-state", badge(job.state), job.fault ? el("span", { class: "reason mono" }, job.fault) : ""),
+    cell("of-state", badge(job.state), job.fault ? reason(job.fault) : ""),
     cell("of-job", el("button", { class: "plain mono", "aria-label": label }, job.id.slice(0, 8))),
     cell("of-type", job.type),
     cell("where", job.host ?? el("span", { class: "soft" }, "–"), el("span", { class: "soft mono" }, job.destination ?? "")),
@@ -341,12 +432,13 @@ function trim() {
   const any = rows.children.length > 0;
   byId("count").textContent = any ? `${whole(rows.children.length)} shown, newest first` : "";
   byId("empty").hidden = any || loading;
-  byId("empty").textContent = [...filtered()].length
+  byId("empty").textContent = refusedFilter || ([...filtered()].length
     ? "No job matches: change the filters, or clear them."
-    : "No job yet. Each create, update and verification of a destination shows here as it happens.";
+    : "No job yet. Each create, update and verification of a destination shows here as it happens.");
 }
 
 let loading = false;
+let refusedFilter = ""; // Why the filters ask for nothing, as the server says it.
 let cursorMoved = false; // Whether older jobs were asked for, which are then kept.
 
 async function load(from = null) {
@@ -358,6 +450,7 @@ async function load(from = null) {
   try {
     const content = await get(`/jobs?${by}`);
     if (mine !== asked) return;
+    refusedFilter = "";
     if (!from) {
       const there = new Set(content.jobs.map((job) => job.id));
       for (const [id, { job, row }] of jobs) {
@@ -371,7 +464,12 @@ async function load(from = null) {
     cursor = content.next_cursor;
     byId("older").hidden = !cursor;
   } catch (error) {
-    if (error.answered) notice(error.message);
+    if (error.status === 400 && mine === asked) {
+      refusedFilter = error.message;
+      byId("rows").replaceChildren();
+      jobs.clear();
+      byId("older").hidden = true;
+    } else if (error.answered) notice(error.message);
     else link("lost");
   } finally {
     if (mine === asked) loading = false;
@@ -388,7 +486,7 @@ function refilter() {
 
 let stream = null;
 let failures = [];
-let toldAt = 0;
+let announcedAt = 0;
 let arrived = new Map();
 
 function follow() {
@@ -419,14 +517,190 @@ function arrive() {
   if (arrived.has(shown)) open(shown);
   arrived = new Map();
   trim();
-  if (failures.length && Date.now() - toldAt > TOLD_EVERY_MS) {
+  if (failures.length && Date.now() - announcedAt > ANNOUNCE_EVERY_MS) {
     const { fault, host, type } = failures.at(-1);
-    byId("told").textContent = `${failures.length === 1 ? "A job" : `${failures.length} jobs`} failed: ${fault} at ${host ?? type}`;
-    [failures, toldAt] = [[], Date.now()];
+    byId("announcement").textContent = `${failures.length === 1 ? "A job" : `${failures.length} jobs`} failed: ${fault} at ${host ?? type}`;
+    [failures, announcedAt] = [[], Date.now()];
   }
 }
 
-/* One job. */
+/* The deliveries: what was moved, what is under way, and what failed. */
+
+const deliveryFilters = byId("delivery-filters");
+const underway = new Map(); // Delivery id -> {item, sent, at, speed}
+let failedCursor = null;
+let moving = null; // The delivery in the panel, while it is not over.
+let failedPages = 1; // How many pages of what failed are shown.
+
+async function showDeliveries() {
+  const { counts, bytes: moved, ok, faults } = overview.deliveries;
+  const there = (counts && total(counts) > 0) || total(moved) + total(ok) + total(faults) > 0 || overview.workers.some((each) => each.deliveries);
+  byId("deliveries").hidden = !there;
+  if (!there) return;
+  const most = (n) => (n >= 10000 ? "10,000 or more" : whole(n));
+  byId("deliveries-count").textContent = counts ? `now: ${most(counts.uploading)} under way, ${most(counts.pending)} wait, ${most(counts.failed)} failed` : "The database does not answer.";
+  showTraffic(moved, ok, faults);
+  const [busy, lost] = await Promise.all([get("/deliveries?state=uploading&limit=100"), failedDeliveries()]);
+  showUnderway(busy.deliveries, counts ? counts.uploading : 0);
+  showUndelivered(lost);
+  if (moving && shown === moving) await openDelivery(shown);
+}
+
+function showTraffic(moved, ok, faults) {
+  const passed = Math.min(60, Math.max(5, now() / 1000 - overview.minutes.at(-1)));
+  const speeds = moved.map((sum, i) => sum / (i === MINUTES - 1 ? passed : 60));
+  plot(byId("plot-bytes"), "Bytes a second", [{ name: "", values: speeds, look: "" }], (n) => (n ? bytes(n) : "0"), null,
+    `${bytes(speeds.at(-1))} a second this minute, ${bytes(moved.reduce((sum, n) => sum + n, 0))} in the last hour`);
+  plot(byId("plot-files"), "Files a minute", [{ name: "", values: ok, look: "good" }], few, null, `${whole(total(ok))} delivered in the last hour`);
+  const search = (fault) => {
+    deliveryFilters.reset();
+    deliveryFilters.elements.fault.value = fault;
+    refilterDeliveries();
+    byId("undelivered-title").scrollIntoView();
+  };
+  showList("delivery-faults", Object.entries(faults), codes(faults, search), "No attempt has failed in the last hour.");
+}
+
+const whose = (each) => [each.account_name ?? String(each.account), `destination ${each.destination}`, `${each.collection_id} / ${each.result_set_id}`].join(" · ");
+
+function transfer() {
+  const [name, size, speed, where] = [el("button", { class: "plain mono" }), el("span", { class: "number" }), el("span", { class: "soft number" }), el("span", { class: "soft" })];
+  const progress = el("span", { class: "bar", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100 }, el("i"));
+  return { name, size, speed, where, progress, item: el("li", {}, name, size, progress, where, speed) };
+}
+
+function showUnderway(deliveries, count) {
+  const there = new Set(deliveries.map((each) => each.id));
+  for (const [id, { item }] of underway) {
+    if (there.has(id)) continue;
+    item.remove();
+    underway.delete(id);
+  }
+  byId("underway").querySelector(".empty")?.remove();
+  for (const each of deliveries) {
+    const before = underway.get(each.id);
+    const row = before ?? { ...transfer(), sent: each.sent, at: Date.parse(each.began_at ?? each.changed_at), rate: null };
+    if (!before) {
+      row.name.addEventListener("click", () => openDelivery(each.id));
+      byId("underway").append(row.item);
+      underway.set(each.id, row);
+    }
+    const at = Date.parse(each.changed_at);
+    if (each.sent > row.sent && at > row.at) [row.rate, row.sent, row.at] = [((each.sent - row.sent) / (at - row.at)) * 1000, each.sent, at];
+    else if (each.sent < row.sent) [row.rate, row.sent, row.at] = [null, each.sent, at];
+    const part = each.bytes ? each.sent / each.bytes : 0;
+    row.name.textContent = each.name;
+    row.size.textContent = `${bytes(each.sent)} of ${bytes(each.bytes)}`;
+    row.speed.textContent = row.rate ? `${bytes(row.rate)}/s` : each.attempts > 1 ? `attempt ${each.attempts}` : "begun";
+    row.where.textContent = whose(each);
+    fill(row.progress, { "aria-label": each.name, "aria-valuenow": Math.round(part * 100) }, []);
+    row.progress.firstElementChild.style.width = `${part * 100}%`;
+  }
+  if (!deliveries.length) byId("underway").append(el("li", { class: "empty" }, "Nothing is being delivered."));
+  if (count > deliveries.length && deliveries.length) byId("underway").append(el("li", { class: "empty" }, `and ${whole(count - deliveries.length)} more`));
+}
+
+function deliveriesFiltered() {
+  return new URLSearchParams([...new FormData(deliveryFilters)].map(([name, value]) => [name, value.trim()]).filter(([, value]) => value));
+}
+
+// What failed, newest first: as many pages as were asked for. `refused` says why the filters ask for nothing.
+async function failedDeliveries() {
+  const found = { deliveries: [], next: null, refused: "" };
+  try {
+    for (let page = 0; page < failedPages && (page === 0 || found.next); page++) {
+      const by = deliveriesFiltered();
+      by.set("state", "failed");
+      by.set("limit", FAILED_PAGE);
+      if (found.next) by.set("cursor", found.next);
+      const content = await get(`/deliveries?${by}`);
+      found.deliveries.push(...content.deliveries);
+      found.next = content.next_cursor;
+    }
+  } catch (error) {
+    if (error.status !== 400) throw error;
+    found.refused = error.message;
+  }
+  return found;
+}
+
+function showUndelivered({ deliveries, next, refused }) {
+  byId("older-deliveries").hidden = !next;
+  const focused = byId("undelivered").contains(document.activeElement) ? document.activeElement.dataset.key : null;
+  byId("undelivered").replaceChildren(...deliveries.map((each) =>
+    el("li", {}, el("button", { class: "plain mono", "data-key": `open ${each.id}`, onclick: () => openDelivery(each.id) }, each.name), el("span", { class: "soft number" }, when(each.ended_at ?? each.changed_at)),
+      el("span", { class: "said" }, each.fault ? reason(each.fault) : "", el("span", {}, each.message ?? "")), redeliverButton(each),
+      el("span", { class: "soft whole" }, whose(each)))));
+  const none = [...deliveriesFiltered()].length ? "No delivery that failed matches: change the filters, or clear them." : "Nothing has failed.";
+  if (!deliveries.length) byId("undelivered").append(el("li", { class: "empty" }, refused || none));
+  if (focused) byId("undelivered").querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+}
+
+function redeliverButton(each) {
+  const path = `/collections/${encodeURIComponent(each.collection_id)}/results/${each.result_set_id}/redeliver`;
+  return actButton("Redeliver", `again ${each.id}`, `Deliver to ${each.destination} again what failed of result set ${each.result_set_id}`, async () => {
+    const { redelivered } = await post(`${path}?account=${encodeURIComponent(each.account_name)}`, { destination_ids: [each.destination], only_failed: true });
+    return filesAgain(redelivered);
+  });
+}
+
+const filesAgain = (count) => (count === 1 ? "1 file is delivered again." : `${whole(count)} files are delivered again.`);
+
+// A button that has something done, and says what came of it; the figures are asked for anew then. Who only looks has none.
+function actButton(text, key, title, act) {
+  if (!PAGE_TOKEN) return "";
+  const button = el("button", { "data-key": key, title, onclick: async () => {
+    button.disabled = true;
+    button.textContent = "Asked for…";
+    try {
+      announce(await act());
+      if (shown && isDelivery(shown)) await openDelivery(shown);
+      await poll();
+    } catch (error) {
+      announce(error.answered ? error.message : "The connection was lost: whether it was done is not known.", "bad");
+    }
+    [button.disabled, button.textContent] = [false, text];
+  } }, text);
+  return button;
+}
+
+function announce(text, look = "") {
+  byId("announcement").textContent = text;
+  const said = dialog.open ? dialog.querySelector(".outcome") : null;
+  if (said) Object.assign(said, { textContent: text, hidden: false, className: `outcome sentence ${look}` });
+  else if (look) notice(text);
+}
+
+function refilterDeliveries() {
+  failedPages = 1;
+  poll();
+}
+
+async function openDelivery(id) {
+  await showInDialog(id, "Delivery", async () => {
+    const { delivery } = await get(`/deliveries/${encodeURIComponent(id)}`);
+    moving = ["pending", "uploading"].includes(delivery.status) ? id : null;
+    const fact = (name, value, look = "") => (value || value === 0 ? el("div", { class: look }, el("dt", {}, name), el("dd", {}, value)) : null);
+    const code = (value) => value && el("code", {}, value);
+    const at = (value) => value && new Date(value).toLocaleString("en-GB");
+    const account = encodeURIComponent(delivery.account_name);
+    const all = actButton("Redeliver all that failed there", "all", "", async () => {
+      const { redelivered } = await post(`/destinations/${delivery.destination}/redeliver?account=${account}`, { only_failed: true });
+      return filesAgain(redelivered);
+    });
+    const words = { pending: "It waits for its turn, or for its next attempt.", uploading: "A worker is sending it.", ok: "It was delivered.", skipped: "It was not delivered, since its destination was disabled or deleted.", failed: "It could not be delivered." };
+    const look = { failed: "bad", ok: "", skipped: "warn" }[delivery.status] ?? "warn";
+    const lately = delivery.message ?? words[delivery.status];
+    return [el("div", { class: "id" }, badge(delivery.status), delivery.fault ? reason(delivery.fault) : ""), el("p", { class: `sentence ${look}` }, lately),
+      delivery.status === "failed" ? el("p", { class: "buttons" }, redeliverButton(delivery), all) : null,
+      el("dl", { class: "facts" }, fact("File", code(delivery.name), "whole"), fact("Account", delivery.account_name), fact("Destination", code(delivery.destination)),
+        fact("Collection", code(delivery.collection_id)), fact("Result set", String(delivery.result_set_id)), fact("Sent", `${bytes(delivery.sent)} of ${bytes(delivery.bytes)}`), fact("Attempts", String(delivery.attempts)),
+        fact("Announced", at(delivery.created_at)), fact("Begun", at(delivery.began_at)), fact("Ended", at(delivery.ended_at)), fact("Next attempt", at(delivery.due_at)), fact("Worker", code(delivery.worker)),
+        fact("Key", code(delivery.key), "whole"), fact("SHA-256", code(delivery.sha256), "whole"), fact("ETag", code(delivery.etag)), fact("Version", code(delivery.version_id)), fact("Request id at the store", code(delivery.request_id)))];
+  });
+}
+
+/* One job, or one delivery. */
 
 const dialog = byId("job");
 let shown = null;
@@ -446,7 +720,7 @@ function sentence(report, state) {
 function facts(job, report) {
   const fact = (name, value, look = "") => (value ? el("div", { class: look }, el("dt", {}, name), el("dd", {}, value)) : null);
   const file = report ? el("code", {}, report.object) : null;
-  return el("dl", { class: "facts" }, fact("Host", job.host, "whole"), fact("Type", job.type), fact("Account", job.account_name ?? String(job.account)),
+  return el("dl", { class: "facts" }, fact("Host", job.host, "whole"), fact("Bucket", job.bucket && el("code", {}, job.bucket)), fact("Type", job.type), fact("Account", job.account_name ?? String(job.account)),
     fact("Destination", job.destination && el("code", {}, job.destination)), fact("Region", report?.region), fact("Worker", job.worker && el("span", { class: "mono" }, job.worker)),
     fact("Attempt", job.attempt > 1 ? String(job.attempt) : ""), fact("Submitted", new Date(job.submitted_at).toLocaleString("en-GB")),
     fact(report?.left_behind ? "Left behind: this test file may still be there, remove it" : "Test file", file, "whole"));
@@ -466,8 +740,8 @@ function steps(report) {
     const ms = step.ms ?? 0;
     const drawn = step.ms === undefined ? "" : bar(ms / total, Math.min(0.98, passed / total));
     passed += ms;
-    const told = { code: step.code, "provider’s code": step.provider_code, HTTP: step.status, "request id": step.request_id };
-    const why = Object.entries(told).filter(([, value]) => value !== undefined).map(([name, value]) => el("div", {}, el("span", { class: "soft" }, `${name} `), el("code", {}, String(value))));
+    const details = { code: step.code, "provider’s code": step.provider_code, HTTP: step.status, "request id": step.request_id };
+    const why = Object.entries(details).filter(([, value]) => value !== undefined).map(([name, value]) => el("div", {}, el("span", { class: "soft" }, `${name} `), el("code", {}, String(value))));
     return el("tr", { class: step.outcome }, el("th", { scope: "row" }, step.step), el("td", {}, badge(step.outcome)), el("td", { class: "number" }, step.ms === undefined ? "" : span(ms), drawn),
       el("td", { class: "why" }, step.reason ? el("div", {}, step.reason) : "", why));
   });
@@ -476,15 +750,38 @@ function steps(report) {
 }
 
 async function open(id) {
+  await showInDialog(id, "Job", async () => {
+    const { job } = await get(`/jobs/${encodeURIComponent(id)}`);
+    const state = job.report?.left_behind ? el("span", { class: "badge is-lost" }, "File left behind") : "";
+    return [el("div", { class: "id" }, badge(job.state), job.fault ? reason(job.fault) : "", state), sentence(job.report, job.state), verifyButton(job),
+      el("section", { "aria-label": "Timeline" }, el("h3", {}, "Timeline"), timeline(job)), job.report ? steps(job.report) : null, facts(job, job.report)];
+  });
+}
+
+// What there is to verify again is a destination, as it is now.
+function verifyButton(job) {
+  if (!job.destination || !job.account_name || UNDER_WAY.includes(job.state)) return null;
+  const path = `/destinations/${job.destination}/verify?account=${encodeURIComponent(job.account_name)}`;
+  return el("p", { class: "buttons" }, actButton("Verify again", "verify", "Verify the destination as it is now", async () => {
+    try {
+      const { verification } = await post(path, {});
+      await open(verification.job);
+      return verification.message;
+    } catch (error) {
+      if (error.status === 404) error.message = "There is no such destination: its create failed, or it was deleted since.";
+      throw error;
+    }
+  }));
+}
+
+// Open the panel for the job or delivery `id`, or show it anew; `content` gives what is in it.
+async function showInDialog(id, name, content) {
   const first = shown !== id || !dialog.open;
   shown = id;
   keepInAddress();
   let parts;
   try {
-    const { job } = await get(`/jobs/${encodeURIComponent(id)}`);
-    const state = job.report?.left_behind ? el("span", { class: "badge is-lost" }, "File left behind") : "";
-    parts = [el("div", { class: "id" }, badge(job.state), job.fault ? el("code", {}, job.fault) : "", state), sentence(job.report, job.state), el("section", { "aria-label": "Timeline" }, el("h3", {}, "Timeline"), timeline(job)),
-      job.report ? steps(job.report) : null, facts(job, job.report)];
+    parts = await content();
   } catch (error) {
     parts = [el("p", { class: "sentence warn" }, error.answered ? error.message : "The connection was lost: it is shown when it is back.")];
   }
@@ -493,26 +790,33 @@ async function open(id) {
     await navigator.clipboard.writeText(id);
     copy.textContent = "Copied";
   } }, "Copy id");
-  const top = el("div", { class: "top" }, el("div", {}, el("h2", { id: "job-title" }, "Job"), el("code", { class: "soft" }, id)), copy,
+  const top = el("div", { class: "top" }, el("div", {}, el("h2", { id: "job-title" }, name), el("code", { class: "soft" }, id)), copy,
     el("button", { autofocus: true, onclick: () => dialog.close() }, "Close"));
-  if (first) dialog.replaceChildren(el("div", { class: "job" }, top, ...parts.filter(Boolean)));
-  else dialog.firstElementChild.replaceChildren(dialog.querySelector(".top"), ...parts.filter(Boolean));
+  const said = el("p", { class: "outcome", hidden: true });
+  if (first) dialog.replaceChildren(el("div", { class: "job" }, top, said, ...parts.filter(Boolean)));
+  else {
+    const focused = dialog.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+    dialog.firstElementChild.replaceChildren(dialog.querySelector(".top"), dialog.querySelector(".outcome"), ...parts.filter(Boolean));
+    if (focused) dialog.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+  }
   if (!dialog.open) dialog.showModal();
 }
 
 dialog.addEventListener("close", () => {
-  const row = jobs.get(shown)?.row;
+  const opener = jobs.get(shown)?.row.querySelector("button") ?? underway.get(shown)?.name ?? document.querySelector(`[data-key="open ${CSS.escape(shown ?? "")}"]`);
   shown = null;
   keepInAddress();
-  row?.querySelector("button").focus();
+  opener?.focus();
 });
 dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
 
 /* The address has the filters and the open job, so that a view can be handed on. */
 
+const isDelivery = (id) => /^[0-9A-F]{16}$/.test(id);
+
 function keepInAddress() {
   const view = filtered();
-  if (shown) view.set("job", shown);
+  if (shown) view.set(isDelivery(shown) ? "delivery" : "job", shown);
   history.replaceState(null, "", `${location.pathname}${[...view].length ? `?${view}` : ""}`);
 }
 
@@ -520,15 +824,26 @@ function readAddress() {
   const view = new URLSearchParams(location.search);
   for (const field of filters.elements) if (field.name && view.has(field.name)) field.value = view.get(field.name);
   if (view.get("job")) open(view.get("job"));
+  else if (view.get("delivery")) openDelivery(view.get("delivery"));
 }
 
-let typing = null;
-filters.addEventListener("input", () => {
-  clearTimeout(typing);
-  typing = setTimeout(refilter, 250);
+// While an account's name is typed it is none yet, unless it was taken from the list.
+const isWhole = ({ target }) => !["account", "destination"].includes(target.name) || !target.value || [...byId("account-names").options].some((option) => option.value === target.value);
+
+for (const [form, change] of [[filters, refilter], [deliveryFilters, refilterDeliveries]]) {
+  let typing = null;
+  form.addEventListener("input", (event) => {
+    clearTimeout(typing);
+    if (isWhole(event)) typing = setTimeout(change, 250);
+  });
+  form.addEventListener("change", (event) => isWhole(event) || change());
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("reset", () => setTimeout(change));
+}
+byId("older-deliveries").addEventListener("click", () => {
+  failedPages += 1;
+  poll();
 });
-filters.addEventListener("submit", (event) => event.preventDefault());
-filters.addEventListener("reset", () => setTimeout(refilter));
 byId("older").addEventListener("click", () => load(cursor));
 document.addEventListener("visibilitychange", poll);
 new ResizeObserver(() => overview && showFigures()).observe(byId("plot-rate"));
@@ -536,4 +851,6 @@ new ResizeObserver(() => overview && showFigures()).observe(byId("plot-rate"));
 readAddress();
 follow();
 poll();
+pollLeftovers();
 setInterval(poll, POLL_MS);
+setInterval(pollLeftovers, POLL_MS);

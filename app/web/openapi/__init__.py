@@ -3,12 +3,22 @@
 from collections.abc import Iterator
 from importlib.metadata import version
 
-from app.domain.errors import InvalidParameters, InvalidRequest, KeyReused, StillUnderWay, Unauthorized, Unavailable
+from app.domain.errors import (
+    InvalidParameters,
+    InvalidRequest,
+    KeyReused,
+    ReadOnlyKey,
+    StillUnderWay,
+    Unauthorized,
+    Unavailable,
+)
 from app.web.body import FORM, JSON
 from app.web.idempotency import HEADER, KEY
 from app.web.openapi.examples import Refusal, of_failure, of_http, of_kind
 from app.web.openapi.operations import OPERATIONS, Operation, Schema, ref
 from app.web.openapi.schemas import schemas
+from app.web.openapi.webhooks import schemas as schemas_of_events
+from app.web.openapi.webhooks import webhooks
 
 _ABOUT = (
     "Register where result files go. When a destination is created, enabled or pointed elsewhere, a small test file "
@@ -33,12 +43,13 @@ def document() -> Schema:
         "servers": [{"url": "/"}],
         "security": [{"bearer": []}, {"api_key": []}],
         "paths": paths,
+        "webhooks": webhooks(),
         "components": {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "api_key": {"type": "apiKey", "in": "query", "name": "api_key"},
             },
-            "schemas": schemas(),
+            "schemas": {**schemas(), **schemas_of_events()},
             "responses": {each.code: _refused([each]) for each in elsewhere},
             "examples": {each.name: {"value": each.content} for each in refusals},
         },
@@ -49,11 +60,12 @@ def _described(operation: Operation) -> Schema:
     described: Schema = {"operationId": operation.id, "summary": operation.summary}
     parameters = [*operation.parameters]
     if operation.body:
-        told = "Unique to this request: a repeat within 24 hours is answered what the first one was."
-        schema = {"type": "string", "pattern": f"^{KEY.pattern}$"}
-        parameters.append({"name": HEADER, "in": "header", "description": told, "schema": schema})
         content = {kind: {"schema": ref(operation.body)} for kind in (JSON, FORM)}
         described["requestBody"] = {"required": operation.needs_body, "content": content}
+    if operation.body and operation.repeats:
+        meaning = "Unique to this request: a repeat within 24 hours is answered what the first one was."
+        schema = {"type": "string", "pattern": f"^{KEY.pattern}$"}
+        parameters.append({"name": HEADER, "in": "header", "description": meaning, "schema": schema})
     if not operation.needs_key:
         described["security"] = []
     statuses: dict[int, list[Refusal]] = {}
@@ -63,7 +75,7 @@ def _described(operation: Operation) -> Schema:
         **described,
         "parameters": parameters,
         "responses": {
-            "200": _answered(operation.content_type, operation.success),
+            **{str(status): _answered(operation.content_type, operation.success) for status in operation.statuses},
             **{str(status): _refused(refusals) for status, refusals in sorted(statuses.items())},
             **{str(status): _answered(JSON, *other) for status, other in operation.others.items()},
         },
@@ -80,13 +92,13 @@ def _answered(content_type: str, schema: Schema, example: Schema | None = None) 
 def _refused(refusals: list[Refusal]) -> Schema:
     """The answer of one status, with an example of each of its codes."""
     codes = {each.code: each for each in refusals}
-    told = [set(each.answer.headers) & {"Retry-After", "WWW-Authenticate"} for each in refusals]
-    always = set.intersection(*told)
+    named = [set(each.answer.headers) & {"Retry-After", "WWW-Authenticate"} for each in refusals]
+    always = set.intersection(*named)
     narrowed = {"properties": {"error": {"properties": {"code": {"enum": list(codes)}}}}}
     examples = {code: {"$ref": f"#/components/examples/{each.name}"} for code, each in codes.items()}
     return {
         "description": " ".join(dict.fromkeys(each.why for each in refusals)),
-        "headers": _headers(**{name: name in always for name in sorted(set.union(*told))}),
+        "headers": _headers(**{name: name in always for name in sorted(set.union(*named))}),
         "content": {JSON: {"schema": {"allOf": [ref("Refused"), narrowed]}, "examples": examples}},
     }
 
@@ -101,9 +113,10 @@ def _refusals(operation: Operation) -> Iterator[Refusal]:
     kinds = [*operation.refusals]
     if operation.needs_key:
         kinds += [InvalidParameters, InvalidRequest, Unauthorized, Unavailable]
+        kinds += [ReadOnlyKey] if operation.method != "GET" else []
     if operation.body:
-        kinds += [KeyReused, StillUnderWay]
-        yield from (of_http(413), of_http(415))
+        kinds += [KeyReused, StillUnderWay] if operation.repeats else []
+        yield from (of_http(408), of_http(413), of_http(415))
     for kind in kinds:
         yield from of_kind(kind)
     yield of_failure()

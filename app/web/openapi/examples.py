@@ -4,17 +4,19 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from aiohttp import web
 
 from app.domain import prefix
-from app.domain.destination import Destination, Named, draft
-from app.domain.errors import ADVICE, DropoffError, Fault, InvalidParameters
-from app.domain.specs import SPECS
-from app.domain.specs.base import Spec
+from app.domain.destination import Destination, Named, parse_create
+from app.domain.errors import DropoffError, InvalidParameters
+from app.domain.faults import ADVICE, Fault
+from app.domain.types.base import Spec
+from app.domain.types.s3 import S3Spec
+from app.domain.types.s3compatible import S3CompatibleSpec
 from app.domain.verification import Outcome, Report, Step, StepReport, VerificationFailed, advice
-from app.web.destinations import shown
 from app.web.errors import HTTP_FAULTS, broken, refusal, refused
 from app.web.openapi.operations import Schema
 
@@ -45,14 +47,20 @@ _DETAILS: dict[Fault | None, str] = {
 
 def body(spec: type[Spec]) -> Schema:
     """The whole body that the examples of the fields of `spec` make."""
+    return dict(_body(spec))
+
+
+@cache
+def _body(spec: type[Spec]) -> Schema:
     fields = {**Named.model_json_schema()["properties"], **spec.model_json_schema()["properties"]}
-    told = ((name, each) for name, field in fields.items() for each in (field, *field.get("anyOf", ())))
-    return {"type": fields["type"]["const"], **{name: each["examples"][0] for name, each in told if "examples" in each}}
+    schemas = ((name, each) for name, field in fields.items() for each in (field, *field.get("anyOf", ())))
+    examples = {name: each["examples"][0] for name, each in schemas if "examples" in each}
+    return {"type": fields["type"]["const"], **examples}
 
 
 def destination(spec: type[Spec]) -> Schema:
     """What that body becomes."""
-    given = draft(body(spec), allow_http=False).spec
+    given = parse_create(body(spec), allow_http=False).spec
     created = Destination(
         id="5C0A3F9B21E7",
         account=1,
@@ -64,35 +72,39 @@ def destination(spec: type[Spec]) -> Schema:
         created_at=_NOON,
         updated_at=_NOON,
         verified_at=_NOON,
-        verification=report(None),
+        verification=report(None).as_answer(),
     )
-    return dict(shown(created))
+    return created.as_answer()
 
 
 def report(fault: Fault | None) -> Report:
     """What a verification reports that ends in `fault`, or well."""
-    spec = draft(body(SPECS["s3compatible"]), allow_http=False).spec
+    spec = parse_create(body(S3CompatibleSpec), allow_http=False).spec
     steps = list(Step)
     host, key = "ams3.digitaloceanspaces.com", prefix.key(spec.path_prefix, prefix.sample_values(_NOON), _FILE)
     message = "The test file was uploaded and deleted."
     if fault:
         message = advice(spec, fault, host=host, key=key, seconds=15, detail=_DETAILS.get(fault, ""))
     end = steps.index(_FAILS_AT.get(fault, Step.UPLOAD)) if fault else len(steps)
+    taken = steps.index(Step.DELETE)
     return Report(
         ok=fault is None,
         code=fault,
         message=message,
         parameter=spec.parameter(ADVICE[fault].role) if fault else None,
-        provider=spec.type,
+        type=spec.type,
         host=host,
         object=key,
-        left_behind=end == steps.index(Step.DELETE),
+        left_behind=end == taken,
         duration_ms=60,
         job="3f6c1c5e-6f0b-4c39-9a35-6c1b0f9a7d21",
         steps=(
             *(StepReport.passed(step, 15) for step in steps[:end]),
             *(StepReport(step=step, outcome=Outcome.FAILED, ms=15, code=fault) for step in steps[end : end + 1]),
-            *(StepReport.skipped(step, "nothing was uploaded") for step in steps[end + 1 :]),
+            *(
+                StepReport.skipped(step, "nothing was uploaded") if end < taken else StepReport.passed(step, 15)
+                for step in steps[end + 1 :]
+            ),
         ),
     )
 
@@ -136,11 +148,11 @@ def of_kind(kind: type[DropoffError]) -> Iterator[Refusal]:
 
 def _raised(kind: type[DropoffError], message: str) -> Iterator[DropoffError]:
     if kind is VerificationFailed:
-        yield from (VerificationFailed(report(fault)) for fault in Fault)
+        yield from (VerificationFailed(report(fault)) for fault in Fault if fault is not Fault.EGRESS_UNAVAILABLE)
     elif kind is InvalidParameters:
         for wrong in _WRONG:
             try:
-                draft({**body(SPECS["s3"]), **wrong}, allow_http=False)
+                parse_create({**body(S3Spec), **wrong}, allow_http=False)
             except InvalidParameters as error:
                 yield error
     else:

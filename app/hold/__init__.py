@@ -1,0 +1,1 @@
+"""How a request of the front end waits for its job: admitted, handed in, watched over, answered."""

@@ -1,0 +1,95 @@
+"""Whether the workers keep up: what could not be begun in time is refused at once, and not after it was held."""
+
+import asyncio
+import math
+import time
+
+import structlog
+from redis.asyncio import Redis
+
+from app.domain.errors import Unavailable
+from app.hold.continuity import Continuity
+from app.messages.broker import NotOurs, opened
+from app.messages.claims import ALIVE_SECONDS
+from app.messages.clock import Clock
+from app.messages.keys import QUEUE, WORKERS
+from app.observe.background import Background
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 0.3
+IDLE_SECONDS = 5.0
+BELIEVED_SECONDS = 1.0
+"""How long it holds what a look has found: nobody looks while nobody asks, or while Redis does not answer."""
+# Between two looks. After more than that nobody knows whether the workers could have taken what waits.
+_GAP_SECONDS = 2.0
+# The share of the time that a job has to be begun, from which on the queue takes no more: between two looks it grows.
+_FULL = 0.5
+# A job that waited for less than this tells of a busy moment, and of nothing else, however short the hold is.
+_LEAST_SECONDS = 3.0
+
+
+class Backlog:
+    """Looks at the age of the job that is taken next, which is how long one waits that comes now; only while there is
+    somebody who asks. Without a worker nothing is refused: one may start, and what is held then is begun in time. Only
+    the time counts in which the job was seen to wait: what Redis brings back after a restart, or could not give away
+    while it was frozen or cut off, says nothing about the workers.
+    `client` must not decode what it reads; `start_seconds` is how long after its submission a job may be begun."""
+
+    def __init__(self, client: Redis, clock: Clock, *, start_seconds: float) -> None:
+        self._client = client
+        self._clock = clock
+        self._bound = max(start_seconds * _FULL, min(start_seconds, _LEAST_SECONDS))
+        self._continuity = Continuity()
+        self._looked = self._watched_since = float("-inf")
+        self._asked = float("-inf")
+        self._wanted = asyncio.Event()
+        self._full_until = float("-inf")
+        self.looking = Background("backlog", self._look)
+
+    def require_room(self) -> None:
+        """Raises Unavailable where the workers have so many jobs before them that another would be begun too late."""
+        self._asked = time.monotonic()
+        self._wanted.set()
+        if self._asked < self._full_until:
+            raise Unavailable(
+                "The workers have more to verify than they can in time: nothing was created or changed, try again "
+                "shortly."
+            )
+
+    async def _look(self) -> None:
+        await self._wanted.wait()
+        if time.monotonic() - self._asked > IDLE_SECONDS:
+            self._wanted.clear()
+        full = False
+        try:
+            full = await self._full()
+        finally:
+            # Where Redis does not answer, nothing is known any more.
+            now = time.monotonic()
+            if full and now > self._full_until:
+                log.warning("the workers do not keep up")
+            self._full_until = now + BELIEVED_SECONDS if full else now
+        await asyncio.sleep(LOOK_SECONDS)
+
+    async def _full(self) -> bool:
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.zcount(WORKERS, self._clock.now() - ALIVE_SECONDS, "+inf")
+            # Messages are put in at the left and taken out at the right.
+            pipe.lindex(QUEUE, -1)
+            self._continuity.ask(pipe)
+            workers, message, *told = await pipe.execute()
+        looked, now = time.monotonic(), self._clock.now()
+        self._continuity.note(told, now)
+        if looked - self._looked > _GAP_SECONDS:
+            self._watched_since = now
+        self._looked = looked
+        return workers > 0 and self._age(message) > self._bound
+
+    def _age(self, message: bytes | None) -> float:
+        """How long the message was seen to wait, in seconds; at most 0 where it is none of ours."""
+        try:
+            published = opened(message).published if message else math.inf
+        except NotOurs:
+            return 0
+        return self._clock.now() - max(published, self._watched_since, self._continuity.broken_at)

@@ -1,1 +1,0 @@
-"""The way to the workers and back; the only Redis and Celery on the app's side."""

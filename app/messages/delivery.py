@@ -1,0 +1,73 @@
+"""What is said of a delivery over Redis, sealed: the job that a worker is told, and what it reports of it."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from app.domain.delivery import AnyFault, DeliveryState
+from app.domain.verification import UNKNOWN_LOCATION, Location
+from app.messages.job import Owned, SealedSpec
+
+REPORT_SECONDS = 5.0
+"""How often a worker tells of a delivery that is under way."""
+LEASE_SECONDS = 20.0
+"""A delivery of which nothing was heard for so long is dispatched again, and the worker that has it lets go of it."""
+
+
+class DeliveryJob(Owned):
+    """One file for one destination. `id` is the delivery's, and `lease` tells this dispatch of it from others; no
+    worker may begin it after `start_by`, in seconds since the epoch by Redis' clock. The file is at the path `source`
+    under the operator's source, and is what was announced if `bytes` and `sha256` say so. `abandoned` is the id of an
+    upload that another worker may have left unfinished at the store; with `repeated` there may be others under this
+    key, since it was dispatched before."""
+
+    id: str
+    lease: str
+    attempt: int
+    destination: str
+    spec: SealedSpec
+    location: Location = UNKNOWN_LOCATION
+    key: str
+    file: str
+    source: str
+    bytes: int
+    sha256: str
+    content_type: str
+    start_by: float
+    abandoned: str | None = None
+    repeated: bool = False
+
+    def content(self) -> dict[str, Any]:
+        """The job with its credentials in the clear, to be sealed at once."""
+        return self.model_dump(mode="json")
+
+
+class DeliveryReport(BaseModel):
+    """What a worker says of the dispatch `lease` of a delivery, at a time of Redis' clock.
+
+    UPLOADING renews the lease; OK has the receipt; FAILED has the fault; PENDING hands the delivery back, because the
+    worker ends. `sent` is how many bytes the store has confirmed, `upload` the id of what is unfinished there, and
+    `account` the job's owner.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    delivery: str
+    lease: str
+    attempt: int
+    file: str
+    worker: str
+    account: str = ""
+    at: float
+    state: DeliveryState
+    sent: int = 0
+    upload: str | None = None
+    etag: str | None = None
+    version: str | None = None
+    request_id: str | None = None
+    fault: AnyFault | None = None
+    message: str | None = None
+
+    def content(self) -> dict[str, Any]:
+        """The report, to be sealed."""
+        return self.model_dump(mode="json", exclude_none=True)

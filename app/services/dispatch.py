@@ -1,0 +1,316 @@
+"""The dispatcher: hands what is due in the outbox to the workers that deliver, and notes what they say of it."""
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import structlog
+from pydantic import ValidationError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.domain import prefix
+from app.domain.delivery import (
+    ATTEMPTS,
+    AnyFault,
+    Claimed,
+    DeliveryState,
+    Outcome,
+    blames_destination,
+    may_pass,
+    pause_before,
+)
+from app.domain.faults import Fault, Role
+from app.domain.types import SPECS, restore
+from app.domain.types.base import Spec
+from app.domain.verification import Location
+from app.messages.broker import envelope
+from app.messages.clock import Clock
+from app.messages.delivery import LEASE_SECONDS, DeliveryJob, DeliveryReport
+from app.messages.keys import DELIVERY_QUEUE, DELIVERY_REPORTS
+from app.messages.sealing import NotSealedByUs, Sealer
+from app.monitor.heartbeats import Heartbeats
+from app.observe import metrics
+from app.observe.background import Background
+
+log = structlog.get_logger()
+
+TURN_SECONDS = 1.0
+GATHER_SECONDS = 0.02
+"""How long what comes one by one is waited for, so that one transaction has all of it."""
+POP_SECONDS = 5
+BATCH = 200
+"""Reports that are noted in one transaction."""
+_REDIS_PAUSE_SECONDS = 5.0
+_LEASE = timedelta(seconds=LEASE_SECONDS)
+
+
+class OutboxStore(Protocol):
+    """Where deliveries are kept."""
+
+    async def claim(
+        self,
+        lease: str,
+        now: datetime,
+        until: datetime,
+        key_of: Callable[[Claimed], str | None],
+        *,
+        room: int,
+        per_destination: int,
+        per_account: int,
+    ) -> list[Claimed]: ...
+    async def under_way(self) -> int: ...
+    async def settle(self, outcomes: Sequence[Outcome]) -> list[Outcome]: ...
+    async def expire(self, now: datetime) -> tuple[int, int]: ...
+
+
+class Dispatcher:
+    """Looks every TURN_SECONDS, and when it is woken, at what is due, and dispatches as much as the workers that are
+    there have room for: no message waits in the queue for longer than a moment. Any number of processes do the same.
+
+    `reports` must allow a call to take longer than POP_SECONDS, and must not decode what it reads.
+    """
+
+    def __init__(
+        self,
+        store: OutboxStore,
+        client: Redis,
+        reports: Redis,
+        heartbeats: Heartbeats,
+        sealer: Sealer,
+        clock: Clock,
+        *,
+        per_destination: int,
+        per_account: int,
+    ) -> None:
+        self._store = store
+        self._client = client
+        self._reports = reports
+        self._heartbeats = heartbeats
+        self._sealer = sealer
+        self._clock = clock
+        self._bounds = {"per_destination": per_destination, "per_account": per_account}
+        self._woken = asyncio.Event()
+        # Popped and not yet noted, as they came.
+        self._popped: list[bytes] = []
+        self._expires_at = 0.0
+        self.dispatching = Background("dispatcher", self._turn)
+        self.receiving = Background("delivery reports", self._receive)
+
+    def wake(self) -> None:
+        """Look at what is due now, rather than in a moment."""
+        self._woken.set()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> Any:
+        """Dispatch and receive until the block ends. What was popped and not noted by then is left to others."""
+        async with self.receiving.running(), self.dispatching.running():
+            yield
+        if self._popped:
+            with contextlib.suppress(RedisError, OSError):
+                await self._client.lpush(DELIVERY_REPORTS, *reversed(self._popped))
+
+    # Dispatching.
+
+    async def _turn(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TURN_SECONDS):
+                await self._woken.wait()
+        await asyncio.sleep(GATHER_SECONDS)
+        self._woken.clear()
+        workers = await self._heartbeats.alive(deliveries=True)
+        room = sum(worker.jobs for worker in workers if worker.reading)
+        under_way = await self._store.under_way()
+        if under_way and time.monotonic() > self._expires_at:
+            self._expires_at = time.monotonic() + TURN_SECONDS
+            await self._expire()
+        if room > under_way:
+            await self.dispatch(room - under_way)
+
+    async def _expire(self) -> None:
+        """End the leases of workers that are not heard of any more; not while they may have been heard of and what they
+        said was not noted yet."""
+        if self._popped or await self._client.llen(DELIVERY_REPORTS):
+            return
+        again, given_up = await self._store.expire(self._now())
+        if again or given_up:
+            log.warning("deliveries lost with their workers", again=again, given_up=given_up)
+
+    async def dispatch(self, room: int) -> int:
+        """Hand up to `room` deliveries that are due to the workers: how many were due."""
+        now = self._now()
+        lease = str(uuid.uuid4())
+        claimed = await self._store.claim(
+            lease, now, now + _LEASE, lambda each: _key(each, now), room=room, **self._bounds
+        )
+        if not claimed:
+            return 0
+        jobs: list[DeliveryJob] = []
+        refused: list[Outcome] = []
+        for each in claimed:
+            prepared = self._prepared(each, now)
+            (jobs if isinstance(prepared, DeliveryJob) else refused).append(prepared)  # type: ignore[arg-type]
+        try:
+            await self._publish(jobs)
+        except (RedisError, OSError) as error:
+            log.warning("deliveries not published", deliveries=len(jobs), error=type(error).__name__)
+            due = now + timedelta(seconds=_REDIS_PAUSE_SECONDS)
+            refused += [
+                Outcome(job.id, job.lease, DeliveryState.PENDING, now, due_at=due, returned=True) for job in jobs
+            ]
+        if refused:
+            await self._store.settle(refused)
+        return len(claimed)
+
+    async def _publish(self, jobs: Sequence[DeliveryJob]) -> None:
+        if not jobs:
+            return
+        published = self._clock.now()
+        messages = [
+            envelope(str(uuid.uuid4()), self._sealer.seal(job.content()), published, DELIVERY_QUEUE) for job in jobs
+        ]
+        await self._client.lpush(DELIVERY_QUEUE, *messages)
+
+    def _prepared(self, claimed: Claimed, now: datetime) -> DeliveryJob | Outcome:
+        """What a worker is told, or why it is told nothing."""
+
+        def ends(state: DeliveryState, text: str, **more: Any) -> Outcome:
+            return Outcome(claimed.id, claimed.lease, state, now, text=text, message=text, **more)
+
+        if claimed.sealed is None:
+            return ends(DeliveryState.SKIPPED, "The destination was deleted before the file was delivered.")
+        if not claimed.enabled:
+            return ends(DeliveryState.SKIPPED, "The destination was disabled before the file was delivered.")
+        try:
+            spec = self._spec(claimed, claimed.sealed)
+        except (NotSealedByUs, ValueError, TypeError):
+            log.error(
+                "credentials cannot be opened with any of the sealing keys",
+                destination=claimed.destination, account=claimed.account_name,
+            )  # fmt: skip
+            message = (
+                "The credentials of this destination cannot be read any more: send them again with PUT "
+                f"/destinations/{claimed.destination}."
+            )
+            return ends(DeliveryState.FAILED, message, fault=Fault.INTERNAL_ERROR, failing=True)
+        file = claimed.file
+        return DeliveryJob(
+            id=claimed.id,
+            lease=claimed.lease,
+            attempt=claimed.attempt,
+            account=claimed.account,
+            account_name=claimed.account_name,
+            destination=claimed.destination,
+            spec=spec,
+            location=Location.told_by(claimed.verification or {}),
+            key=claimed.key or "",
+            file=file.name,
+            source=file.source,
+            bytes=file.bytes,
+            sha256=file.sha256,
+            content_type=file.content_type,
+            start_by=(now + _LEASE).timestamp(),
+            abandoned=self._abandoned(claimed),
+            repeated=claimed.repeated,
+        )
+
+    def _spec(self, claimed: Claimed, sealed: str) -> Spec:
+        return restore({"type": claimed.type, **(claimed.parameters or {}), **self._sealer.open(sealed)})
+
+    def _abandoned(self, claimed: Claimed) -> str | None:
+        """The upload that an earlier attempt may have left; None where no key opens it any more."""
+        if claimed.upload is None:
+            return None
+        try:
+            return str(self._sealer.open(claimed.upload)["id"])
+        except NotSealedByUs:
+            reason = "no sealing key opens their upload's id"
+            log.warning("parts left behind", delivery=claimed.id, account=claimed.account_name, reason=reason)
+            return None
+
+    # Receiving.
+
+    async def _receive(self) -> None:
+        if not self._popped:
+            popped: Any = await self._reports.blmpop(POP_SECONDS, 1, DELIVERY_REPORTS, direction="LEFT", count=BATCH)
+            self._popped = list(popped[1]) if popped else []
+            if self._popped:
+                await asyncio.sleep(GATHER_SECONDS)
+                more: Any = await self._reports.lpop(DELIVERY_REPORTS, BATCH)
+                self._popped += more or []
+        outcomes = [outcome for each in self._popped if (outcome := self._outcome(each))]
+        if outcomes:
+            noted = await self._store.settle(outcomes)
+            if any(each.state is not DeliveryState.UPLOADING for each in noted):
+                self.wake()
+            for each in noted:
+                _tell(each)
+        self._popped = []
+
+    def _outcome(self, sealed: bytes) -> Outcome | None:
+        try:
+            report = DeliveryReport.model_validate(self._sealer.open(sealed))
+        except (NotSealedByUs, ValidationError):
+            metrics.MESSAGES_REFUSED.labels("delivery_reports").inc()
+            log.warning("delivery report refused, it was not sealed by us")
+            return None
+        # Where Google is the store, whoever knows it may write there.
+        upload = self._sealer.seal({"id": report.upload}) if report.upload else None
+        return replace(outcome_of(report), upload=upload)
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.now(), UTC)
+
+
+def outcome_of(report: DeliveryReport) -> Outcome:
+    """What is to be noted of what a worker says; it decides whether a delivery that failed is tried again, and when."""
+    at = datetime.fromtimestamp(report.at, UTC)
+    common: dict[str, Any] = {"worker": report.worker, "sent": report.sent, "account": report.account}
+
+    def says(state: DeliveryState, **more: Any) -> Outcome:
+        return Outcome(report.delivery, report.lease, state, at, **common, **more)
+
+    match report.state:
+        case DeliveryState.UPLOADING:
+            return says(DeliveryState.UPLOADING, leased_until=at + _LEASE)
+        case DeliveryState.PENDING:
+            return says(DeliveryState.PENDING, due_at=at, returned=True)
+        case DeliveryState.OK:
+            receipt = {"etag": report.etag, "version": report.version, "request_id": report.request_id}
+            return says(DeliveryState.OK, text=f"{report.file}: delivered, {report.sent} bytes.", **receipt)
+    fault: AnyFault = report.fault or Fault.INTERNAL_ERROR
+    failed: dict[str, Any] = {"fault": fault, "message": report.message, "request_id": report.request_id}
+    told = f"{report.file}: {report.message}"
+    if may_pass(fault) and report.attempt < ATTEMPTS:
+        due = at + pause_before(report.attempt + 1)
+        later = f"{told} It is tried again at {due:%Y-%m-%d %H:%M:%S} UTC."
+        return says(DeliveryState.PENDING, text=later, due_at=due, **failed)
+    return says(DeliveryState.FAILED, text=told, failing=blames_destination(fault), **failed)
+
+
+def _tell(outcome: Outcome) -> None:
+    if outcome.state is DeliveryState.FAILED:
+        log.warning("delivery failed", delivery=outcome.delivery, account=outcome.account, code=outcome.fault)
+    elif outcome.state is not DeliveryState.UPLOADING:
+        about = {"delivery": outcome.delivery, "account": outcome.account}
+        log.debug("delivery settled", **about, state=outcome.state, code=outcome.fault)
+
+
+def _key(claimed: Claimed, now: datetime) -> str | None:
+    """Where the file goes that is first dispatched at `now`; None where its destination is gone."""
+    spec = SPECS.get(claimed.type)
+    if spec is None:
+        return None
+    path_prefix = (claimed.parameters or {}).get(spec.roles[Role.PREFIX], "")
+    values = {
+        "COLLECTION_ID": claimed.collection,
+        "COLLECTION_NAME": claimed.collection_name,
+        "RESULT_SET_ID": str(claimed.result_set),
+        "DATE": now.strftime("%Y_%m_%d"),
+    }
+    return prefix.key(path_prefix, values, claimed.file.name)

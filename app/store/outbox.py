@@ -1,0 +1,340 @@
+"""The outbox of deliveries: which are due, who has which, and what became of each."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, Update, and_, bindparam, func, insert, literal, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.domain.delivery import ATTEMPTS, Claimed, DeliveryState, Outcome, SourceFault
+from app.domain.destination import timestamp
+from app.domain.faults import Fault
+from app.domain.notification import EventType
+from app.domain.result_set import ResultFile
+from app.store.engine import Transactions, rows_changed
+from app.store.notifications import delivered_sets, destination_event, failed_deliveries, record
+from app.store.tables import (
+    FILE_OF_DELIVERY,
+    SET_OF_DELIVERY,
+    AccountRow,
+    DeliveryLogRow,
+    DeliveryRow,
+    DestinationRow,
+    ResultFileRow,
+    ResultSetRow,
+    UtcDateTime,
+)
+
+_ENDED = (DeliveryState.OK, DeliveryState.FAILED, DeliveryState.SKIPPED)
+_SET = (DeliveryRow.account_id, DeliveryRow.collection_id, DeliveryRow.result_set_id)
+
+
+class Outbox(Transactions):
+    """What dispatchers do with deliveries, any number of them at once. Every method raises Unavailable while the
+    database does not answer; each may be repeated."""
+
+    def __init__(self, engine: AsyncEngine, *, notify: bool = False) -> None:
+        """`notify` says that the platform is told of what happens."""
+        super().__init__(engine)
+        self._notify = notify
+
+    async def claim(
+        self,
+        lease: str,
+        now: datetime,
+        until: datetime,
+        key_of: Callable[[Claimed], str | None],
+        *,
+        room: int,
+        per_destination: int,
+        per_account: int,
+    ) -> list[Claimed]:
+        """Take up to `room` deliveries that are due, for the dispatch `lease`, which ends at `until`. One that has no
+        key yet gets that of `key_of`, and keeps it.
+
+        No destination and no account has more than its bound under way, those that are taken before included; accounts
+        take turns, so do the destinations of one, and of a destination's the one that is due longest comes first.
+        """
+        chosen = _chosen(now, per_destination, per_account).limit(room)
+        # Whoever else dispatches at this moment has chosen the same: what it has locked is passed over.
+        locked = select(DeliveryRow.id).where(DeliveryRow.id.in_(chosen), DeliveryRow.state == DeliveryState.PENDING)
+        taken = (
+            update(DeliveryRow)
+            .where(DeliveryRow.id.in_(locked.with_for_update(skip_locked=True)))
+            .values(
+                state=DeliveryState.UPLOADING, lease=lease, leased_until=until, attempts=DeliveryRow.attempts + 1,
+                began_at=now, changed_at=now, ended_at=None, sent=0, worker=None,
+            )
+            .returning(DeliveryRow.id)
+        )  # fmt: skip
+
+        def claim(connection: Connection) -> list[Claimed]:
+            ids = connection.scalars(taken).all()
+            if not ids:
+                return []
+            claimed = [_claimed(row) for row in connection.execute(_whole(ids))]
+            keys = {each.id: key for each in claimed if each.key is None and (key := key_of(each))}
+            if keys:
+                rows = [{"delivery": delivery, "chosen": key} for delivery, key in keys.items()]
+                connection.execute(_CHOOSE_KEY, rows)
+            return [replace(each, key=keys.get(each.id, each.key)) for each in claimed]
+
+        return await self.write(claim)
+
+    async def under_way(self) -> int:
+        """How many deliveries are dispatched and have not ended."""
+        count = select(func.count()).select_from(DeliveryRow).where(DeliveryRow.state == DeliveryState.UPLOADING)
+        return await self.read(lambda connection: connection.scalar(count) or 0)
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Note what became of dispatches, in order, and return those that were noted: one whose delivery another
+        dispatch has by now says nothing any more."""
+
+        def note(connection: Connection) -> list[Outcome]:
+            noted: list[Outcome] = []
+            rows: list[Row[Any]] = []
+            failing: list[tuple[Row[Any], datetime]] = []
+            _lock_destinations(connection, [each.delivery for each in outcomes if each.failing])
+            for each in outcomes:
+                row = connection.execute(_noting(each)).one_or_none()
+                if row is None:
+                    continue
+                noted.append(each)
+                rows.append(row)
+                if each.failing and mark_failing(connection, row.destination_id, each.at):
+                    failing.append((row, each.at))
+            lines = [
+                {**_place(row), "at": each.at, "text": each.text}
+                for each, row in zip(noted, rows, strict=True)
+                if each.text
+            ]
+            if lines:
+                connection.execute(insert(DeliveryLogRow), lines)
+            if self._notify and noted:
+                at = max(each.at for each in noted)
+                _tell(connection, [row for row in rows if row.state in _ENDED], failing, at)
+            return noted
+
+        return await self.write(note)
+
+    async def expire(self, now: datetime) -> tuple[int, int]:
+        """End the leases that were not renewed: how many deliveries are due again at once, and how many were given up,
+        since that was their last attempt."""
+        over = (DeliveryRow.state == DeliveryState.UPLOADING, DeliveryRow.leased_until < now)
+        last = update(DeliveryRow).where(*over, DeliveryRow.attempts >= ATTEMPTS)
+        message = "The workers that carried this delivery out have ended before it did, again and again."
+        values = {"state": DeliveryState.FAILED, "fault": Fault.INTERNAL_ERROR, "message": message, "ended_at": now}
+        again = update(DeliveryRow).where(*over)
+
+        def expire(connection: Connection) -> tuple[int, int]:
+            given_up = connection.execute(last.values(**values, changed_at=now).returning(DeliveryRow.id)).all()
+            if self._notify:
+                record(connection, failed_deliveries(connection, [row.id for row in given_up], now))
+            due = again.values(state=DeliveryState.PENDING, due_at=now, changed_at=now)
+            return rows_changed(connection.execute(due)), len(given_up)
+
+        return await self.write(expire)
+
+
+def _chosen(now: datetime, per_destination: int, per_account: int) -> Select[str]:
+    """The deliveries to dispatch at `now`, in turn."""
+    order = (DeliveryRow.due_at, DeliveryRow.number, DeliveryRow.id)
+    due = (
+        select(
+            *(DeliveryRow.id, DeliveryRow.account_id, DeliveryRow.destination_id, DeliveryRow.due_at),
+            func.row_number().over(partition_by=DeliveryRow.destination_id, order_by=order).label("nth"),
+        )
+        .where(DeliveryRow.state == DeliveryState.PENDING, DeliveryRow.due_at <= now)
+        .subquery()
+    )
+    busy = select(DeliveryRow.destination_id, func.count().label("n")).where(
+        DeliveryRow.state == DeliveryState.UPLOADING
+    )
+    at_destination = busy.group_by(DeliveryRow.destination_id).subquery()
+    turn = due.c.nth + func.coalesce(at_destination.c.n, 0)
+    admitted = (
+        select(due.c.id, due.c.account_id, due.c.due_at, turn.label("turn"))
+        .outerjoin(at_destination, at_destination.c.destination_id == due.c.destination_id)
+        .where(turn <= per_destination)
+        .subquery()
+    )
+    of_account = (
+        select(DeliveryRow.account_id, func.count().label("n"))
+        .where(DeliveryRow.state == DeliveryState.UPLOADING)
+        .group_by(DeliveryRow.account_id)
+        .subquery()
+    )
+    ranks = func.row_number().over(
+        partition_by=admitted.c.account_id, order_by=(admitted.c.turn, admitted.c.due_at, admitted.c.id)
+    )
+    rank = (ranks + func.coalesce(of_account.c.n, 0)).label("rank")
+    ranked = (
+        select(admitted.c.id, admitted.c.due_at, rank)
+        .outerjoin(of_account, of_account.c.account_id == admitted.c.account_id)
+        .subquery()
+    )
+    return select(ranked.c.id).where(ranked.c.rank <= per_account).order_by(ranked.c.rank, ranked.c.due_at, ranked.c.id)
+
+
+_CHOOSE_KEY = update(DeliveryRow).where(DeliveryRow.id == bindparam("delivery")).values(key=bindparam("chosen"))
+
+
+def _whole(ids: Sequence[str]) -> Select[*tuple[Any, ...]]:
+    """The deliveries `ids`, with their files and sets, and their destinations where they are still there."""
+    mine = and_(DestinationRow.id == DeliveryRow.destination_id, DestinationRow.account_id == DeliveryRow.account_id)
+    own = (
+        *(DeliveryRow.id, DeliveryRow.lease, DeliveryRow.attempts, DeliveryRow.account_id, DeliveryRow.destination_id),
+        *(DeliveryRow.collection_id, DeliveryRow.result_set_id, DeliveryRow.key, DeliveryRow.upload),
+    )
+    of_file = (
+        *(ResultFileRow.name, ResultFileRow.source, ResultFileRow.bytes, ResultFileRow.sha256),
+        ResultFileRow.content_type,
+    )
+    of_destination = (
+        *(DestinationRow.id.label("found"), DestinationRow.enabled, DestinationRow.type, DestinationRow.parameters),
+        *(DestinationRow.sealed, DestinationRow.verification),
+    )
+    return (
+        select(*own, *of_file, ResultSetRow.collection_name, AccountRow.name.label("account_name"), *of_destination)
+        .select_from(DeliveryRow)
+        .join(AccountRow, AccountRow.id == DeliveryRow.account_id)
+        .join(ResultFileRow, FILE_OF_DELIVERY)
+        .join(ResultSetRow, SET_OF_DELIVERY)
+        .outerjoin(DestinationRow, mine)
+        .where(DeliveryRow.id.in_(ids))
+    )
+
+
+def _claimed(row: Row[*tuple[Any, ...]]) -> Claimed:
+    claimed = Claimed(
+        id=row.id,
+        lease=row.lease,
+        attempt=row.attempts,
+        account=row.account_id,
+        account_name=row.account_name,
+        destination=row.destination_id,
+        collection=row.collection_id,
+        collection_name=row.collection_name,
+        result_set=row.result_set_id,
+        file=ResultFile(row.name, row.source, row.bytes, row.sha256, row.content_type),
+        key=row.key,
+        upload=row.upload,
+        repeated=row.key is not None,
+    )
+    if row.found is None:
+        return claimed
+    return replace(
+        claimed,
+        enabled=row.enabled,
+        type=row.type,
+        parameters=row.parameters,
+        sealed=row.sealed,
+        verification=row.verification,
+    )
+
+
+def _held(delivery: str, lease: str) -> tuple[Any, ...]:
+    return DeliveryRow.id == delivery, DeliveryRow.lease == lease
+
+
+def _noting(outcome: Outcome) -> Update:
+    """The update that notes `outcome`, where the delivery is that dispatch's."""
+    values: dict[str, Any] = {"state": outcome.state, "changed_at": outcome.at, "worker": outcome.worker}
+    values["upload"] = outcome.upload
+    # One whose lease has ended is told of all the same, as long as it was not dispatched again.
+    states = [DeliveryState.UPLOADING, DeliveryState.PENDING]
+    match outcome.state:
+        case DeliveryState.UPLOADING:
+            values |= {"sent": outcome.sent, "leased_until": outcome.leased_until}
+            states = [DeliveryState.UPLOADING]
+        case DeliveryState.PENDING:
+            values |= {"due_at": outcome.due_at, "sent": 0, "fault": outcome.fault, "message": outcome.message}
+            if outcome.returned:
+                values["attempts"] = DeliveryRow.attempts - 1
+        case _:
+            values |= {"ended_at": outcome.at, "fault": outcome.fault, "message": outcome.message}
+    if outcome.state is DeliveryState.OK:
+        receipt = {"etag": outcome.etag, "version": outcome.version, "request_id": outcome.request_id}
+        values |= {"sent": outcome.sent, **receipt}
+    which = (*_held(outcome.delivery, outcome.lease), DeliveryRow.state.in_(states))
+    told = (DeliveryRow.id, DeliveryRow.state, DeliveryRow.fault, DeliveryRow.message)
+    return update(DeliveryRow).where(*which).values(**values).returning(*told, *_SET, DeliveryRow.destination_id)
+
+
+def _place(row: Row[Any]) -> dict[str, Any]:
+    """Whose log it is that tells of a delivery."""
+    names = ("account_id", "collection_id", "result_set_id", "destination_id")
+    return {name: getattr(row, name) for name in names}
+
+
+def _tell(
+    connection: Connection, ended: Sequence[Row[Any]], failing: Sequence[tuple[Row[Any], datetime]], at: datetime
+) -> None:
+    """Have the platform told of deliveries that ended at `at`, and of the destinations that fail because of some, since
+    when."""
+    failed = [row for row in ended if row.state == DeliveryState.FAILED]
+    events = failed_deliveries(connection, [row.id for row in failed], at)
+    for row, since in failing:
+        why = {"failing_since": timestamp(since), "fault": row.fault, "message": row.message}
+        events += destination_event(connection, EventType.DESTINATION_FAILING, row.destination_id, since, **why)
+    well = [row for row in ended if row.state != DeliveryState.FAILED]
+    events += delivered_sets(connection, [(row.account_id, row.collection_id, row.result_set_id) for row in well], at)
+    record(connection, events)
+
+
+def _lock_destinations(connection: Connection, deliveries: Sequence[str]) -> None:
+    """Keep the destinations of `deliveries` from passing a verification meanwhile: what is noted as failed is then seen
+    by it, and made again, or marks the destination after it."""
+    if not deliveries:
+        return
+    theirs = select(DeliveryRow.destination_id).where(DeliveryRow.id.in_(deliveries))
+    locked = select(DestinationRow.id).where(DestinationRow.id.in_(theirs)).order_by(DestinationRow.id)
+    connection.execute(locked.with_for_update(key_share=True))
+
+
+def mark_failing(connection: Connection, destination: str, at: datetime) -> bool:
+    """Note that `destination` fails since `at`; whether it was not noted yet."""
+    which = (DestinationRow.id == destination, DestinationRow.failing_since.is_(None))
+    return rows_changed(connection.execute(update(DestinationRow).where(*which).values(failing_since=at))) > 0
+
+
+def mark_recovered(connection: Connection, destination: str) -> datetime | None:
+    """Note that `destination` fails no more, by who has changed its row before; since when it did, if it did."""
+    which = DestinationRow.id == destination
+    since = connection.scalar(select(DestinationRow.failing_since).where(which))
+    if since is not None:
+        connection.execute(update(DestinationRow).where(which).values(failing_since=None))
+    return since
+
+
+def recover(connection: Connection, destination: str, at: datetime, *, new_keys: bool) -> int:
+    """Let what `destination` missed be delivered again from `at` on, the oldest first, and what waits for its next
+    attempt at once; with `new_keys`, under keys that are chosen anew. How many that is."""
+    missed = and_(DeliveryRow.state == DeliveryState.FAILED, DeliveryRow.fault.not_in(list(SourceFault)))
+    waiting = and_(DeliveryRow.state == DeliveryState.PENDING, DeliveryRow.attempts > 0)
+    which = and_(DeliveryRow.destination_id == destination, or_(missed, waiting))
+    return redeliver(connection, which, at, "The destination passed its verification.", new_keys=new_keys)
+
+
+def redeliver(connection: Connection, which: Any, at: datetime, text: str, *, new_keys: bool = False) -> int:
+    """Let the deliveries `which` be made again, as if for the first time, with the line `text` in the log of each
+    destination. How many that is."""
+    columns = (*_SET, DeliveryRow.destination_id)
+    lines = select(*columns, literal(at, UtcDateTime), literal(text)).where(which).distinct()
+    names = ("account_id", "collection_id", "result_set_id", "destination_id", "at", "text")
+    values: dict[str, Any] = {
+        # Those that were announced first come first.
+        "due_at": DeliveryRow.created_at, "state": DeliveryState.PENDING, "attempts": 0, "sent": 0, "lease": None,
+        "changed_at": at, "ended_at": None, "fault": None, "message": None,
+    }  # fmt: skip
+    if new_keys:
+        values["key"] = None
+    connection.execute(insert(DeliveryLogRow).from_select(names, lines))
+    return rows_changed(connection.execute(update(DeliveryRow).where(which).values(**values)))
+
+
+def ended() -> Any:
+    """That a delivery is neither waiting nor under way."""
+    return DeliveryRow.state.in_(_ENDED)

@@ -1,0 +1,285 @@
+"""Rows of the table that have a deployment, or a peer, of their own; each ends by itself within two minutes."""
+
+import asyncio
+import contextlib
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import redis
+
+from bench.cpu import spent
+from bench.load import Load
+from bench.verifications import child, store
+from tests.stack import Deployment, Process, free_port, redis_server, s3compatible, until
+
+Rows = dict[str, float]
+
+SLOW, NEVER = 50.0, 3_600_000.0
+IN_FLIGHT = 256
+BESIDE = 50
+KIB = 1024
+
+
+@contextlib.contextmanager
+def product(**settings: Any) -> Iterator[Deployment]:
+    """The product, with limits that are in nobody's way unless `settings` say otherwise."""
+    limits: dict[str, Any] = {"allow_http": "1", "egress_allow": "127.0.0.0/8", "account_verifications": "100000",
+              "destination_limit": "1000000"}  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder, Deployment(Path(folder), **{**limits, **settings}) as running:
+        yield running
+
+
+def rss(process: Process) -> int:
+    assert process.popen
+    return int(psutil.Process(process.popen.pid).memory_info().rss)
+
+
+def under_way(running: Deployment) -> int:
+    """How many jobs the worker says that it has."""
+    with redis.Redis.from_url(running.redis_url) as client:
+        said = [json.loads(client.get(key) or "{}") for key in client.keys("dropoff:worker:*")]
+    return sum(int(each.get("running", 0)) for each in said)
+
+
+def neighbours() -> Rows:
+    """How long 50 creates take beside so many of other accounts that hang, over the same alone, just before."""
+    found: Rows = {}
+    for hanging, hosts in ((200, 1), (1000, 1), (1000, 50)):
+        with (
+            store(SLOW) as slow,
+            product(account_verifications="50", hold_seconds="60", verify_seconds="40") as running,
+        ):
+            accounts = [Load(running.url, running.client(f"a{n}").key) for n in range(50)]
+            load = Load(running.url, running.client().key)
+            asyncio.run(load.closed(slow, 100, 16))
+            idle = rss(running.worker)
+            with store(NEVER, hosts) as never:
+                # They end when their store does.
+                took = asyncio.run(_beside(running, load, accounts, slow, never, hanging, hosts))
+        name = f"50 creates beside {hanging} that hang on {hosts} host{'s' * (hosts > 1)}"
+        found[f"{name}, over alone"] = took[1] / took[0]
+        found[f"{name}: answered 200"] = took[2]
+        found[f"{name}: the worker's memory for each that hangs, KB"] = (took[3] - idle) / hanging / KIB
+    return found
+
+
+async def _beside(
+    running: Deployment, load: Load, accounts: list[Load], slow: str, never: str, hanging: int, hosts: int
+) -> tuple[float, float, int, int]:
+    async def creates() -> tuple[float, int]:
+        began = time.perf_counter()
+        found = await load.closed(slow, BESIDE, BESIDE)
+        return time.perf_counter() - began, sum(status == 200 for status, _ in found)
+
+    alone = statistics.median([(await creates())[0] for _ in range(3)])
+    stuck = []
+    for number in range(hanging):
+        host = never.replace("127.0.0.1", f"127.0.0.{number % hosts + 1}")
+        stuck.append(asyncio.create_task(accounts[number % len(accounts)].closed(host, 1, 1)))
+        if number % 50 == 49:
+            await asyncio.sleep(0.2)
+    await asyncio.to_thread(until, lambda: under_way(running) >= hanging, "all that hang are under way", 30)
+    beside = [await creates() for _ in range(3)]
+    for each in stuck:
+        each.cancel()
+    await asyncio.wait(stuck)
+    return alone, statistics.median(took for took, _ in beside), min(good for _, good in beside), rss(running.worker)
+
+
+def plain() -> Rows:
+    """Creates a second over those of the plain design, 256 in flight, 50 ms a call."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder, store(SLOW) as slow:
+        with redis_server(Path(folder)) as url:
+            worker = ("celery", "-A", "bench.plain", "worker", "-c", "2", "--loglevel", "WARNING")
+            with child(port, "bench.plain", str(port), PLAIN_REDIS=url), child(0, *worker, PLAIN_REDIS=url):
+                there = f"http://127.0.0.1:{port}/?endpoint={slow}"
+                asyncio.run(_posts(there, 4, 4))
+                plain = asyncio.run(_posts(there, 80, 80))
+        with product(hold_seconds="30", verify_seconds="10") as running:
+            load = Load(running.url, running.client().key)
+            asyncio.run(load.closed(slow, 100, 16))
+            began = time.perf_counter()
+            found = asyncio.run(load.closed(slow, 512, IN_FLIGHT))
+            ours = sum(status == 200 for status, _ in found) / (time.perf_counter() - began)
+    return {"creates a second of the plain design": plain, "creates a second over the plain design's": ours / plain}
+
+
+async def _posts(url: str, count: int, in_flight: int) -> float:
+    """So many posts, so many at any moment: how many a second."""
+    left, began = iter(range(count)), time.perf_counter()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def one_after_another() -> None:
+            for _ in left:
+                async with session.post(url) as answer:
+                    assert answer.status == 200
+
+        await asyncio.gather(*(one_after_another() for _ in range(in_flight)))
+    return count / (time.perf_counter() - began)
+
+
+def reads() -> Rows:
+    """A list of ten destinations, and a get, over a handler that answers the same bytes from memory: requests a second,
+    and CPU of the API for one."""
+    found: Rows = {}
+    with store(0) as fast, product() as running:
+        client = running.client()
+        made = [client.create(s3compatible(fast)).json["destination"]["id"] for _ in range(10)]
+        for name, path in (("list", "/destinations"), ("get", f"/destinations/{made[0]}")):
+            port = free_port()
+            with tempfile.NamedTemporaryFile() as file, _bare(port, file, client.call("GET", path).text) as bare:
+                pairs = []
+                for _ in range(3):
+                    ours = asyncio.run(_gets(running.url + path, client.key, running.api))
+                    pairs.append((ours, asyncio.run(_gets(f"http://127.0.0.1:{port}/", "", bare))))
+            found[f"{name}s a second over a handler's"] = statistics.median(a[0] / b[0] for a, b in pairs)
+            found[f"CPU of a {name}, ms"] = statistics.median(a[1] for a, _ in pairs)
+            found[f"CPU of a {name} over a handler's"] = statistics.median(a[1] / b[1] for a, b in pairs)
+    return found
+
+
+@contextlib.contextmanager
+def _bare(port: int, file: Any, content: str) -> Iterator[Process]:
+    file.write(content.encode())
+    file.flush()
+    with child(port, "bench.handler", str(port), file.name) as process:
+        yield process
+
+
+async def _gets(url: str, key: str, process: Process, seconds: float = 3) -> tuple[float, float]:
+    """Gets, 16 at any moment: how many a second, and milliseconds of CPU of `process` for each."""
+    count, began, before = 0, time.perf_counter(), spent(process)
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as session:
+
+        async def one_after_another() -> None:
+            nonlocal count
+            while time.perf_counter() < began + seconds:
+                async with session.get(url) as answer:
+                    assert answer.status == 200
+                    await answer.read()
+                count += 1
+
+        await asyncio.gather(*(one_after_another() for _ in range(16)))
+    return count / (time.perf_counter() - began), (spent(process) - before) / count
+
+
+def overload() -> Rows:
+    """What comes through at three and at ten times the highest rate, with the holds that are the default."""
+    found: Rows = {}
+    with store(SLOW) as slow, product(connections="20000", address_connections="20000") as running:
+        load = Load(running.url, running.client().key)
+        asyncio.run(load.closed(slow, 100, 16))
+        began = time.perf_counter()
+        asyncio.run(load.closed(slow, 512, IN_FLIGHT))
+        best = 512 / (time.perf_counter() - began)
+        found["creates a second, the most"] = best
+        for times in (3, 10):
+            seconds, before, cpu = 12.0, rss(running.api), spent(running.api)
+            began = time.perf_counter()
+            answers = asyncio.run(load.open(slow, best * times, seconds))
+            took = time.perf_counter() - began
+            good = [ms for status, ms in answers if status == 200]
+            refused = sorted(ms for status, ms in answers if status == 503) or [0.0]
+            name = f"overload, {times} times"
+            found[f"{name}: creates a second over the most"] = len(good) / took / best
+            found[f"{name}: of them in the end, s"] = took - seconds
+            found[f"{name}: held, 99 %, s"] = statistics.quantiles(good, n=100)[98] / 1000
+            found[f"{name}: refused"] = len([each for each in answers if each[0] == 503])
+            for status in {status for status, _ in answers} - {200, 503}:
+                told = f"answered {status}" if status else "not answered"
+                found[f"{name}: {told}"] = len([each for each in answers if each[0] == status])
+            found[f"{name}: a refusal, median, s"] = statistics.median(refused) / 1000
+            found[f"{name}: a refusal, 99 %, s"] = refused[int(len(refused) * 0.99)] / 1000
+            found[f"{name}: CPU of the API for an answer, ms"] = (spent(running.api) - cpu) / len(answers)
+            found[f"{name}: memory of the API, MB more"] = (rss(running.api) - before) / KIB / KIB
+    return found
+
+
+def memory(held: int = 3000) -> Rows:
+    """Memory of the API for each request that is held, and of a bare handler that holds as many."""
+    found: Rows = {}
+    with product(hold_seconds="120", verify_seconds="10", held_requests="20000", connections="20000",
+                 address_connections="20000") as running, tempfile.NamedTemporaryFile() as file:  # fmt: skip
+        port = free_port()
+        with _bare(port, file, "") as bare:
+            found["memory of a bare handler for a request held, KB"] = asyncio.run(
+                _held(f"http://127.0.0.1:{port}/", "", bare, held, lambda: True)
+            )
+        key = running.client().key
+        running.worker.stop()
+
+        def all_held() -> bool:
+            with redis.Redis.from_url(running.redis_url) as client:
+                return int(client.zcard("dropoff:held")) >= held
+
+        found["memory of the API for a request held, KB"] = asyncio.run(
+            _held(f"{running.url}/destinations", key, running.api, held, all_held)
+        )
+    return found
+
+
+async def _held(url: str, key: str, process: Process, held: int, there: Any) -> float:
+    body = {"name": "n", "enabled": True, **s3compatible("http://127.0.0.1:9009")}
+    async with aiohttp.ClientSession(
+        headers={"Authorization": f"Bearer {key}"}, connector=aiohttp.TCPConnector(limit=0)
+    ) as session:
+        first = [asyncio.create_task(session.post(url, json=body)) for _ in range(100)]
+        await asyncio.sleep(2)
+        before, more = rss(process), []
+        for number in range(held - 100):
+            more.append(asyncio.create_task(session.post(url, json=body)))
+            if number % 100 == 99:
+                await asyncio.sleep(0.1)
+        await asyncio.to_thread(until, there, "all are held", 60)
+        await asyncio.sleep(2)
+        assert not any(each.done() for each in (*first, *more))
+        used = (rss(process) - before) / len(more) / KIB
+        for each in (*first, *more):
+            each.cancel()
+        await asyncio.wait((*first, *more))
+    return used
+
+
+def deliveries() -> Rows:
+    """How long a create is held beside eight deliveries of 64 MiB each, over alone."""
+    from bench.deliveries import MIB, Product, made
+    from bench.deliveries import running as delivering
+
+    with store(SLOW) as slow, delivering() as (folder, where, deployment):
+        files = [made(folder / "source" / f"f{n}", 64 * MIB) for n in range(8)]
+        product = Product(deployment, where, files)
+        load = Load(deployment.url, deployment.client().key)
+
+        def held(count: int) -> list[float]:
+            found = asyncio.run(load.closed(slow, count, 1))
+            assert all(status == 200 for status, _ in found)
+            return [ms for _, ms in found]
+
+        held(5)
+        alone = statistics.median(held(15))
+        beside, spent_on = asyncio.run(_while(lambda: product.deliver(1), lambda: held(1)[0]))
+    return {
+        "hold beside 8 deliveries over alone": statistics.median(beside) / alone,
+        "8 deliveries of 64 MiB, MiB a second meanwhile": 512 / spent_on,
+    }
+
+
+async def _while(work: Any, measure: Any) -> tuple[list[float], float]:
+    """What `measure` gave while `work` was done, and how many seconds that took."""
+    began, done = time.perf_counter(), asyncio.ensure_future(asyncio.to_thread(work))
+    found = []
+    while not done.done():
+        found.append(await asyncio.to_thread(measure))
+    await done
+    return found, time.perf_counter() - began
+
+
+ROWS = {each.__name__: each for each in (neighbours, plain, reads, overload, memory, deliveries)}

@@ -1,0 +1,233 @@
+"""The commands on accounts, destinations and the audit log: the same in the database and by a running service."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from click.testing import CliRunner, Result
+from pydantic import SecretStr
+
+from app.cli import accounts as commands
+from app.cli.commands import main
+from app.cli.database import ByDatabase
+from app.messages.sealing import new_key
+from app.settings import Settings
+from app.store.accounts import Accounts
+from app.store.destinations import DestinationRepository
+from app.store.engine import migrate, open_engine
+from app.web.server import application
+from tests.servers.odd import dead_url
+from tests.stack import account_of, until
+from tests.unit.test_audit import destination
+
+OPERATOR, READER = "the-key-of-the-operator", "the-key-of-a-dashboard"
+
+Run = Callable[..., Result]
+
+
+def run(*arguments: str, **options: Any) -> Result:
+    return CliRunner().invoke(main, arguments, **options)
+
+
+def done(*arguments: str, **options: Any) -> str:
+    """What a command prints that succeeds."""
+    result = run(*arguments, **options)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output
+
+
+def refused(*arguments: str, **options: Any) -> str:
+    """The sentence that a command ends with."""
+    result = run(*arguments, **options)
+    assert isinstance(result.exception, SystemExit), result.output
+    assert result.exit_code == 1
+    return str(result.exception.code)
+
+
+def lines(output: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.splitlines()]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Those of a deployment with an empty database, which the commands have too."""
+    monkeypatch.setenv("DROPOFF_DATA", str(tmp_path))
+    settings = Settings(
+        data=tmp_path, redis_url=SecretStr(dead_url().replace("http", "redis")), secret_keys=SecretStr(new_key()),
+        operator_key=SecretStr(OPERATOR), operator_read_key=SecretStr(READER),
+    )  # fmt: skip
+    asyncio.run(in_database(settings, lambda engine: migrate(engine)))
+    return settings
+
+
+async def in_database(settings: Settings, call: Callable[[Any], Any]) -> Any:
+    async with open_engine(settings.database) as engine:
+        return await call(engine)
+
+
+@pytest.fixture
+def url(settings: Settings) -> Iterator[str]:
+    """The address of the service, in a thread of its own."""
+    ready: list[str] = []
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+
+    async def serve() -> None:
+        async with application(settings) as app:
+            runner = web.AppRunner(app)
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            ready.append("http://{}:{}".format(*runner.addresses[0][:2]))
+            await stop.wait()
+            await runner.cleanup()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        yield until(lambda: ready and ready[0], "the service listens")
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture(params=["database", "service"])
+def way(request: pytest.FixtureRequest, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "service":
+        monkeypatch.setenv("DROPOFF_URL", f"{request.getfixturevalue('url')}/")
+        monkeypatch.setenv("DROPOFF_OPERATOR_KEY", OPERATOR)
+    return str(request.param)
+
+
+def opens(settings: Settings, key: str) -> int | None:
+    found: int | None = asyncio.run(in_database(settings, lambda engine: account_of(Accounts(engine), key)))
+    return found
+
+
+def test_accounts_are_made_limited_listed_and_deleted(way: str) -> None:
+    made = json.loads(done("accounts", "create", "a/b c", "--destinations", "3", "--json"))
+    assert (made["name"], made["destination_limit"], made["verification_limit"]) == ("a/b c", 3, None)
+    done("accounts", "limits", "a/b c", "--verifications", "7", "--destinations", "default")
+    done("accounts", "delete-policy", "a/b c", "lenient")
+    shown = json.loads(done("accounts", "show", "a/b c", "--json"))
+    own = {"destination_limit": None, "verification_limit": 7, "delete_policy": "lenient"}
+    assert shown == {**made, **own}
+    done("accounts", "delete-policy", "a/b c", "default")
+    done("accounts", "create", "other")
+    listed = done("accounts", "list")
+    assert [line.split("  ")[0] for line in listed.splitlines()] == ["a/b c", "other"]
+    assert "verifications 7  delete default" in listed
+    assert lines(done("accounts", "list", "--search", "THE", "--json"))[0]["name"] == "other"
+    assert "already" in refused("accounts", "create", "other")
+    assert "destination_limit must be" in refused("accounts", "limits", "other", "--destinations", "many")
+    done("accounts", "delete", "other")
+    for command in (("show",), ("delete",), ("keys",), ("make-key",), ("limits",)):
+        assert "no account" in refused("accounts", *command, "other")
+    assert "no account" in refused("accounts", "delete-policy", "nobody", "lenient")
+    assert run("accounts", "delete-policy", "a/b c", "soft").exit_code == 2
+
+
+def test_keys_are_made_imported_listed_and_revoked(way: str, settings: Settings) -> None:
+    done("accounts", "create", "a")
+    key = done("accounts", "make-key", "a", "--name", "importer").strip()
+    old = "a-key-from-elsewhere"
+    assert old not in done("accounts", "import-key", "a", input=f"{old}\n")
+    assert opens(settings, key) == opens(settings, old) == 1
+    first, second = lines(done("accounts", "keys", "a", "--json"))
+    assert (first["name"], second["name"]) == ("importer", None)
+    assert first["id"] in done("keys", "list"), "the ids are those of the older command"
+    assert "16 to 255" in refused("accounts", "import-key", "a", input="short\n")
+    assert "standard input has no key" in refused("accounts", "import-key", "a", input="")
+    done("accounts", "revoke-key", "a", first["id"])
+    assert (opens(settings, key), opens(settings, old)) == (None, 1)
+    assert "no key with this id" in refused("accounts", "revoke-key", "a", first["id"])
+
+
+def test_destinations_of_all_accounts_are_listed(way: str, settings: Settings) -> None:
+    for name in ("a", "b"):
+        done("accounts", "create", name)
+
+    async def add(engine: Any) -> None:
+        for number in range(12):
+            await DestinationRepository(engine).add(destination(1 + number % 2, number), "sealed", 50)
+
+    asyncio.run(in_database(settings, add))
+    assert [each["id"] for each in lines(done("destinations", "list", "--json"))] == [f"{n:012X}" for n in range(12)]
+    of_b = done("destinations", "list", "--account", "b").splitlines()
+    assert of_b == [f"{n:012X}  b  s3  disabled  n" for n in range(1, 12, 2)]
+    assert done("destinations", "list", "--failing") == ""
+    assert "no account" in refused("destinations", "list", "--account", "nobody")
+    assert "6 destinations" in refused("accounts", "delete", "b")
+
+
+def test_the_log_is_told_the_oldest_first_and_says_which_way_it_was_done(way: str) -> None:
+    done("accounts", "create", "a", "--destinations", "3")
+    done("accounts", "delete", "a")
+    done("accounts", "create", "b")
+    author = {"database": "command", "service": "operator"}[way]
+    told = [line.split("  ", 1)[1] for line in done("audit", "--account", "a").splitlines()]
+    assert told == [
+        f'{author}  account_created  a  -  {{"destination_limit": 3}}',
+        f"{author}  account_deleted  a  -  {{}}",
+    ]
+    assert [each["account_name"] for each in lines(done("audit", "--limit", "2", "--json"))] == ["a", "b"]
+    assert "action must be one of" in refused("audit", "--action", "told")
+
+
+def test_the_log_is_followed(way: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    done("accounts", "create", "a")
+    names = iter(("first", "second"))
+
+    def wait() -> None:
+        """In place of a pause between two looks: something is done, and at last the operator has seen enough."""
+        if not (name := next(names, "")):
+            raise KeyboardInterrupt
+        asyncio.run(in_database(settings, lambda engine: Accounts(engine).create(name, {})))
+
+    monkeypatch.setattr(commands, "_wait", wait)
+    told = lines(done("audit", "--follow", "--json"))
+    assert [each["account_name"] for each in told] == ["a", "first", "second"]
+
+
+def test_who_follows_waits_for_a_service_that_is_away_and_says_so_once(
+    settings: Settings, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done("accounts", "create", "a")
+    there = commands.administration(settings, url, OPERATOR)
+    away = commands.administration(settings, dead_url(), OPERATOR)
+    answers, waits = iter((there, away, away, there)), iter((True, True, False))
+
+    class Reached(ByDatabase):
+        def audit(self, query: Mapping[str, str]) -> dict[str, Any]:
+            return next(answers).audit(query)
+
+    def wait() -> None:
+        if not next(waits):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "_wait", wait)
+    monkeypatch.setattr(commands, "administration", lambda *_: Reached(settings))
+    result = run("audit", "--follow")
+    assert result.exit_code == 0
+    assert next(answers, None) is next(waits, None) is None
+    assert result.stderr.count("does not answer") == 1
+    assert result.stdout.count("account_created") == 1
+
+
+def test_what_keeps_a_command_from_the_service_is_told_in_a_sentence(
+    url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "operator's key is missing" in refused("accounts", "list", "--url", url)
+    assert "for the operator" in refused("accounts", "list", "--url", url, "--key", "not-the-operators-key")
+    assert "does not answer" in refused("accounts", "list", "--url", dead_url(), "--key", OPERATOR)
+    for wrong in ("dropoff.example", "ftp://dropoff.example", "http://", "http://h:port", "http://h:99999"):
+        assert "must be the address" in refused("accounts", "list", "--url", wrong, "--key", OPERATOR)
+    assert "answers 404" not in done("accounts", "list", "--url", url, "--key", READER)
+    assert "read-only" in refused("accounts", "create", "a", "--url", url, "--key", READER)
+    assert done("accounts", "list", "--url", url, "--key", OPERATOR) == ""
+    (settings.data / "operator_key").write_text(f"{OPERATOR}\n")
+    assert done("accounts", "list", "--url", url) == "", "beside a dropoff up, which has put its key there"

@@ -1,0 +1,206 @@
+"""The dispatcher on a real Redis and a real database: what workers are told, and what their word comes to."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from app.domain.collection import CollectionDraft
+from app.domain.delivery import ATTEMPTS, Delivery, DeliveryState, SourceFault, pause_before
+from app.domain.destination import Destination
+from app.domain.faults import Fault
+from app.domain.result_set import ResultFile, ResultSetDraft
+from app.messages.broker import opened
+from app.messages.clock import Clock
+from app.messages.connections import connect
+from app.messages.delivery import DeliveryJob, DeliveryReport
+from app.messages.keys import DELIVERY_QUEUE, DELIVERY_REPORTS
+from app.messages.sealing import Sealer, new_key
+from app.monitor.heartbeats import Heartbeat, Heartbeats
+from app.services.dispatch import Dispatcher, outcome_of
+from app.store.accounts import Accounts
+from app.store.collections import CollectionRepository
+from app.store.destinations import DestinationRepository
+from app.store.engine import migrate, open_engine
+from app.store.outbox import Outbox
+from app.store.result_sets import ResultSetRepository
+from tests.types.every import GOOD
+
+SEALER = Sealer((new_key(),))
+ONE = "000000000001"
+SECRETS = {name: GOOD["s3"][name] for name in ("s3_access_key_id", "s3_secret_access_key")}
+
+
+class Dispatching:
+    def __init__(self, engine: Any, client: Redis, raw: Redis) -> None:
+        self.client = raw
+        self.clock = Clock()
+        self.heartbeats = Heartbeats(client, self.clock)
+        self.outbox = Outbox(engine)
+        self.dispatcher = Dispatcher(
+            self.outbox, client, raw, self.heartbeats, SEALER, self.clock, per_destination=9, per_account=9
+        )
+        self.accounts, self.destinations = Accounts(engine), DestinationRepository(engine)
+        self.collections, self.result_sets = CollectionRepository(engine), ResultSetRepository(engine)
+
+    async def announce(self, sealed: str = "", **changes: Any) -> None:
+        """One file for one destination whose credentials are `sealed`."""
+        await self.accounts.ensure_key("a", "key")
+        now = datetime.now(UTC) - timedelta(seconds=1)
+        values: dict[str, Any] = {
+            "id": ONE, "account": 1, "name": "n", "type": "s3", "enabled": True, "version": 1, "created_at": now,
+            "parameters": {"s3_bucket_name": "b", "s3_path_prefix": "%COLLECTION_ID%/%RESULT_SET_ID%"},
+            "updated_at": now, **changes,
+        }  # fmt: skip
+        await self.destinations.add(Destination(**values), sealed or SEALER.seal(SECRETS), 50)
+        await self.collections.put(1, "c", CollectionDraft("n", (ONE,)), now)
+        file = ResultFile("f.json", "in/f", 3, "0" * 64, "text/plain")
+        await self.result_sets.add(1, "c", ResultSetDraft(7, now, now, (file,)), now)
+
+    async def delivery(self) -> Delivery:
+        (found,) = await self.result_sets.deliveries_of(1, "c", 7)
+        return found
+
+    async def told(self) -> DeliveryJob | None:
+        """What the next worker is told."""
+        message = await self.client.rpop(DELIVERY_QUEUE)
+        return DeliveryJob.model_validate(SEALER.open(opened(message, DELIVERY_QUEUE).sealed)) if message else None
+
+    async def say(self, job: DeliveryJob, state: DeliveryState, **more: Any) -> None:
+        await self.client.rpush(DELIVERY_REPORTS, SEALER.seal(report(job, state, **more).content()))
+
+    async def noted(self, state: DeliveryState) -> Delivery:
+        """The delivery once it is in `state`."""
+        async with asyncio.timeout(10):
+            while (found := await self.delivery()).state is not state:
+                await asyncio.sleep(0.02)
+        return found
+
+
+def report(job: DeliveryJob, state: DeliveryState, **more: Any) -> DeliveryReport:
+    own = {"delivery": job.id, "lease": job.lease, "attempt": job.attempt, "file": job.file, "worker": "w"}
+    return DeliveryReport.model_validate({**own, "at": time.time(), "state": state, **more})
+
+
+@pytest.fixture
+async def dispatching(redis_url: str, tmp_path: Path) -> AsyncIterator[Dispatching]:
+    url = f"sqlite+aiosqlite:///{tmp_path}/d.db"
+    async with open_engine(url) as engine, connect(redis_url) as client, connect(redis_url, decode=False) as raw:
+        await client.flushdb()
+        await migrate(engine)
+        yield Dispatching(engine, client, raw)
+
+
+async def test_a_worker_is_told_all_that_it_needs_and_nothing_in_the_clear(dispatching: Dispatching) -> None:
+    await dispatching.announce()
+    assert await dispatching.dispatcher.dispatch(5) == 1
+    (message,) = await dispatching.client.lrange(DELIVERY_QUEUE, 0, -1)
+    assert not any(secret.encode() in message for secret in SECRETS.values())
+    job = await dispatching.told()
+    assert job
+    assert (job.key, job.source, job.attempt, job.spec.secrets()) == ("c/7/f.json", "in/f", 1, SECRETS)
+    assert await dispatching.dispatcher.dispatch(5) == 0
+
+
+@pytest.mark.parametrize(("changes", "state"), [({"enabled": False}, "skipped"), ({}, "failed")])
+async def test_what_cannot_be_delivered_is_told_to_nobody_and_says_why(
+    dispatching: Dispatching, changes: dict[str, Any], state: str
+) -> None:
+    await dispatching.announce(sealed="sealed by a key that is gone")
+    if changes:
+        current = await dispatching.destinations.get(1, ONE)
+        disabled = Destination(**{**vars(current), **changes, "version": 2})
+        await dispatching.destinations.change(disabled, "sealed", expected_version=1, verified=False)
+    await dispatching.dispatcher.dispatch(5)
+    assert await dispatching.told() is None
+    found = await dispatching.delivery()
+    assert (found.state, bool(found.message)) == (state, True)
+    assert ((await dispatching.destinations.get(1, ONE)).failing_since is not None) is (state == "failed")
+
+
+async def test_what_an_earlier_attempt_left_is_handed_on_sealed(dispatching: Dispatching) -> None:
+    await dispatching.announce()
+    await dispatching.dispatcher.dispatch(5)
+    first = await dispatching.told()
+    assert first
+    async with dispatching.dispatcher.receiving.running():
+        await dispatching.say(first, DeliveryState.UPLOADING, upload="https://a-capability", sent=1)
+        async with asyncio.timeout(10):
+            while not (await dispatching.delivery()).sent:
+                await asyncio.sleep(0.02)
+    assert await dispatching.outbox.expire(datetime.now(UTC) + timedelta(minutes=1)) == (1, 0)
+    assert (await dispatching.delivery()).attempts == 1
+    await dispatching.outbox.expire(datetime.now(UTC))
+    claimed = await dispatching.outbox.claim(
+        "l", datetime.now(UTC) + timedelta(minutes=2), datetime.now(UTC), lambda _: None,
+        room=1, per_destination=1, per_account=1,
+    )  # fmt: skip
+    assert claimed[0].upload
+    assert "capability" not in claimed[0].upload
+    assert SEALER.open(claimed[0].upload) == {"id": "https://a-capability"}
+
+
+async def test_a_receipt_is_noted_and_a_forged_one_dropped(dispatching: Dispatching) -> None:
+    await dispatching.announce()
+    await dispatching.dispatcher.dispatch(5)
+    job = await dispatching.told()
+    assert job
+    async with dispatching.dispatcher.receiving.running():
+        forged = report(job, DeliveryState.OK, etag="forged")
+        await dispatching.client.rpush(DELIVERY_REPORTS, forged.model_dump_json(), Sealer((new_key(),)).seal({}))
+        await dispatching.say(job, DeliveryState.OK, etag="e", sent=3)
+        found = await dispatching.noted(DeliveryState.OK)
+    assert (found.etag, found.sent, found.worker) == ("e", 3, "w")
+
+
+async def test_nothing_is_dispatched_without_a_worker_that_delivers(dispatching: Dispatching) -> None:
+    await dispatching.announce()
+    common = {"jobs": 5, "running": 0, "reading": True, "since": 0.0, "clock_offset": 0.0}
+    async with dispatching.dispatcher.running():
+        await dispatching.heartbeats.give(Heartbeat(worker="verifies", at=time.time(), **common))
+        dispatching.dispatcher.wake()
+        await asyncio.sleep(0.3)
+        assert (await dispatching.delivery()).state is DeliveryState.PENDING
+        await dispatching.heartbeats.give(Heartbeat(worker="delivers", at=time.time(), deliveries=True, **common))
+        dispatching.dispatcher.wake()
+        await dispatching.noted(DeliveryState.UPLOADING)
+    assert await dispatching.told()
+
+
+@pytest.mark.parametrize(
+    ("fault", "attempt", "state", "failing"),
+    [
+        (Fault.THROTTLED, 1, "pending", False),
+        (Fault.HOST_NOT_FOUND, 1, "pending", False),
+        (Fault.THROTTLED, ATTEMPTS, "failed", True),
+        (Fault.SECRET_MISMATCH, 1, "failed", True),
+        (Fault.QUOTA_EXCEEDED, 1, "failed", True),
+        (Fault.INTERNAL_ERROR, ATTEMPTS, "failed", False),
+        (SourceFault.UNAVAILABLE, 1, "pending", False),
+        (SourceFault.NOT_FOUND, ATTEMPTS, "failed", False),
+        (SourceFault.CHANGED, 1, "failed", False),
+    ],
+)
+def test_what_may_pass_is_tried_again_and_the_rest_ends(
+    fault: Fault | SourceFault, attempt: int, state: str, failing: bool
+) -> None:
+    said = DeliveryReport(
+        delivery="d", lease="l", attempt=attempt, file="f", worker="w", at=1.0, state=DeliveryState.FAILED,
+        fault=fault, message="Because.",
+    )  # fmt: skip
+    outcome = outcome_of(said)
+    assert (outcome.state, outcome.failing, outcome.fault) == (state, failing, fault)
+    assert (outcome.due_at is not None) is (state == "pending")
+    assert outcome.text.startswith("f: Because.")
+
+
+def test_eight_pauses_are_a_day_and_a_bit_and_each_is_longer_than_the_one_before() -> None:
+    pauses = [pause_before(attempt) for attempt in range(2, ATTEMPTS + 1)]
+    assert len(pauses) == 8
+    assert pauses == sorted(pauses)
+    assert timedelta(hours=24) < sum(pauses, timedelta()) < timedelta(hours=32)

@@ -1,1 +1,0 @@
-"""One file a provider: its SDK, its fault table, nothing else."""
