@@ -126,7 +126,7 @@ def retry_leftover(settings: Settings, leftover: str) -> None:
 
 
 def forget_leftover(settings: Settings, leftover: str) -> None:
-    if not with_database(settings, lambda engine: Leftovers(engine).remove(leftover)):
+    if not with_database(settings, lambda engine: Leftovers(engine).forget(leftover)):
         _no_leftover(leftover)
     click.echo("Forgotten.")
 

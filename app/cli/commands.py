@@ -424,7 +424,9 @@ def list_destinations(asked: "Administration", account: str, search: str, failin
 @main.command()
 @click.option("--account", default="", help="Only what was done to the account with this name.")
 @click.option("--action", default="", help="Only this, as in key_revoked.")
-@click.option("--object", "about", default="", help="Only about the destination, collection or key with this id.")
+@click.option(
+    "--object", "about", default="", help="Only about the destination, collection, key, leftover or event with this id."
+)
 @click.option("--from", "since", default="", help="From this time on, as in 2026-01-31T12:00:00Z.")
 @click.option("--to", "until", default="", help="Until this time.")
 @click.option("--limit", default="50", show_default=True, help="At most so many, the newest.")
@@ -442,7 +444,7 @@ def audit(
     follow: bool,
     as_json: bool,
 ) -> None:
-    """Print who created, changed and revoked what, and when."""
+    """Print who changed what or had what done, and when."""
     from app.cli.accounts import tell_audit
 
     query = {"account": account, "action": action, "object": about, "from": since, "to": until, "limit": limit}

@@ -1,4 +1,4 @@
-"""The audit log: who created, changed or revoked what, and when; and who is at work in this context."""
+"""The audit log: who changed what or had what done, and when; and who is at work in this context."""
 
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -31,6 +31,13 @@ class Action(StrEnum):
     DESTINATION_DELETED = "destination_deleted"
     COLLECTION_STORED = "collection_stored"
     COLLECTION_DELETED = "collection_deleted"
+    RESULT_SET_ANNOUNCED = "result_set_announced"
+    RESULT_SET_REDELIVERED = "result_set_redelivered"
+    DESTINATION_REDELIVERED = "destination_redelivered"
+    LEFTOVER_RETRIED = "leftover_retried"
+    LEFTOVER_FORGOTTEN = "leftover_forgotten"
+    NOTIFICATION_RETRIED = "notification_retried"
+    NOTIFICATION_FORGOTTEN = "notification_forgotten"
 
 
 class AuthorKind(StrEnum):
@@ -68,8 +75,9 @@ def author() -> Author:
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that was done. `object` is the id of the destination, collection or key; `account` its account's
-    number and `account_name` what that was called; `details` never has a secret."""
+    """One thing that was done. `object` is the id of the destination, collection, key, leftover or notification, and of
+    a result set that of its collection; `account` its account's number and `account_name` what that was called;
+    `details` never has a secret."""
 
     id: int
     at: datetime

@@ -1,8 +1,8 @@
 """The audit log in the database."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, bindparam, insert, select
 
@@ -18,8 +18,13 @@ the last thing that a transaction does before its commit, so that this is far mo
 _LOOKED_THROUGH = 1000
 """How many ids are looked through for one that is missing."""
 
-Note = Callable[[Connection, int], None]
-"""Writes an entry into a transaction, about the account with this number."""
+
+class Note(Protocol):
+    """Writes an entry into a transaction, about the account with this number; what the transaction `found` joins its
+    details."""
+
+    def __call__(self, connection: Connection, account: int, **found: Any) -> None: ...
+
 
 _GIVEN = ("at", "action", "object", "author", "author_key", "request", "details")
 _INSERT = insert(_AUDIT).from_select(
@@ -34,10 +39,11 @@ def noted(action: Action, object_id: str | None = None, **details: Any) -> Note:
     """What writes an entry about `object_id` of an account into a transaction: the last thing before its commit. Who is
     at work and when is looked at now, since the transaction may be carried out by another thread."""
     by = author()
-    given = (datetime.now(UTC), action, object_id, by.kind, by.key, by.request, details)
-    values = {f"new_{name}": value for name, value in zip(_GIVEN, given, strict=True)}
+    at = datetime.now(UTC)
 
-    def write(connection: Connection, account: int) -> None:
+    def write(connection: Connection, account: int, **found: Any) -> None:
+        given = (at, action, object_id, by.kind, by.key, by.request, {**details, **found})
+        values = {f"new_{name}": value for name, value in zip(_GIVEN, given, strict=True)}
         connection.execute(_INSERT, {**values, "of_account": account})
 
     return write

@@ -34,7 +34,8 @@ class CollectionRepository(Transactions):
         return await self.get(account, collection)
 
     async def _put(self, account: int, collection: str, draft: CollectionDraft, now: datetime) -> None:
-        which, note = _is(account, collection), noted(Action.COLLECTION_STORED, collection)
+        which = _is(account, collection)
+        note = noted(Action.COLLECTION_STORED, collection, name=draft.name, destination_ids=list(draft.destinations))
         values = {"name": draft.name, "folded": draft.name.casefold(), "updated_at": now}
         async with self.transaction() as session:
             await self._require(session, account, draft.destinations)

@@ -3,9 +3,11 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exc, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Delete, Update, delete, exc, func, insert, select, update
 
+from app.domain.audit import Action
 from app.domain.leftover import PAGE_SIZE, Leftover, LeftoverPage, LeftoverState
+from app.store.audit import noted
 from app.store.engine import Transactions, rows_changed
 from app.store.tables import LeftoverRow
 
@@ -69,19 +71,36 @@ class Leftovers(Transactions):
         given = {"reason": reason, "message": message} if reason else {}
         await self._set(leftover, state=LeftoverState.KEPT, **given)
 
+    async def _set(self, leftover: str, **values: Any) -> None:
+        async with self.transaction() as session:
+            await session.execute(update(LeftoverRow).where(LeftoverRow.id == leftover).values(**values))
+
+    async def remove(self, leftover: str) -> None:
+        """Take it off the record, since it is gone."""
+        async with self.transaction() as session:
+            await session.execute(delete(LeftoverRow).where(LeftoverRow.id == leftover))
+
     async def retry(self, leftover: str, now: datetime) -> bool:
-        """Have it tried again from now on, as if it were new; whether there is one."""
-        return await self._set(leftover, state=LeftoverState.WAITING, created_at=now, due_at=now, tries=0)
+        """An operator has it tried again from now on, as if it were new; whether there is one."""
+        again = {"state": LeftoverState.WAITING, "created_at": now, "due_at": now, "tries": 0}
+        return await self._settle(leftover, Action.LEFTOVER_RETRIED, update(LeftoverRow).values(**again))
 
-    async def _set(self, leftover: str, **values: Any) -> bool:
-        async with self.transaction() as session:
-            change = update(LeftoverRow).where(LeftoverRow.id == leftover).values(**values)
-            return rows_changed(await session.execute(change)) > 0
+    async def forget(self, leftover: str) -> bool:
+        """An operator takes it off the record; whether there was one."""
+        return await self._settle(leftover, Action.LEFTOVER_FORGOTTEN, delete(LeftoverRow))
 
-    async def remove(self, leftover: str) -> bool:
-        """Take it off the record; whether there was one."""
-        async with self.transaction() as session:
-            return rows_changed(await session.execute(delete(LeftoverRow).where(LeftoverRow.id == leftover))) > 0
+    async def _settle(self, leftover: str, action: Action, change: Update | Delete) -> bool:
+        note = noted(action, leftover)
+        columns = (LeftoverRow.account_id, LeftoverRow.destination, LeftoverRow.object)
+        one = change.where(LeftoverRow.id == leftover).returning(*columns)
+
+        def settle(connection: Connection) -> bool:
+            row = connection.execute(one).one_or_none()
+            if row:
+                note(connection, row.account_id, destination=row.destination, file=row.object)
+            return row is not None
+
+        return await self.write(settle)
 
     async def page(self, account: int | None, number: int, state: LeftoverState | None = None) -> LeftoverPage:
         """The page of this number, from 1, of the account's; of all accounts' where `account` is None."""

@@ -1,6 +1,7 @@
 """Notifications in the database: each is stored with the change that it tells of, and stays until it was taken."""
 
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -22,9 +23,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
+from app.domain.audit import Action
 from app.domain.delivery import DeliveryState
 from app.domain.destination import timestamp
 from app.domain.notification import Event, EventType, Notification, NotificationState
+from app.store.audit import noted
 from app.store.engine import Transactions, rows_changed
 from app.store.tables import (
     FILE_OF_DELIVERY,
@@ -237,13 +240,15 @@ class Notifications(Transactions):
         return await self.read(lambda connection: [_notification(row) for row in connection.execute(rows)], brief=False)
 
     async def retry(self, now: datetime, identity: str | None = None) -> int:
-        """Have those that were given up, or the one with this id, told from `now` on as if they had just happened, and
-        before what happened to their destinations later. How many that are."""
+        """An operator has those that were given up, or the one with this id, told from `now` on as if they had just
+        happened, and before what happened to their destinations later. How many that are."""
         which = [NotificationRow.state == NotificationState.KEPT]
         if identity is not None:
             which.append(NotificationRow.id == identity)
-        found = select(NotificationRow.number, NotificationRow.destinations).where(*which).with_for_update()
+        columns = (NotificationRow.number, NotificationRow.account_id, NotificationRow.destinations)
+        found = select(*columns).where(*which).with_for_update()
         again = {"state": NotificationState.WAITING, "attempts": 0, "created_at": now, "due_at": now}
+        note = noted(Action.NOTIFICATION_RETRIED, identity)
 
         def retry(connection: Connection) -> int:
             kept = connection.execute(found).all()
@@ -251,13 +256,24 @@ class Notifications(Transactions):
             if links:
                 connection.execute(update(NotificationRow).where(*which).values(**again))
                 connection.execute(insert(NotificationDestinationRow), links)
+            for account, count in sorted(Counter(row.account_id for row in kept).items()):
+                note(connection, account, notifications=count)
             return len(kept)
 
         return await self.write(retry)
 
     async def forget(self, identity: str) -> bool:
-        """Take it off the record, whether it waits or was given up; whether there was one."""
-        return await self._write(delete(NotificationRow).where(NotificationRow.id == identity))
+        """An operator takes it off the record, whether it waits or was given up; whether there was one."""
+        note = noted(Action.NOTIFICATION_FORGOTTEN, identity)
+        one = delete(NotificationRow).where(NotificationRow.id == identity)
+
+        def forget(connection: Connection) -> bool:
+            row = connection.execute(one.returning(NotificationRow.account_id, NotificationRow.type)).one_or_none()
+            if row:
+                note(connection, row.account_id, type=row.type)
+            return row is not None
+
+        return await self.write(forget)
 
     async def remove_kept(self, before: datetime, most: int) -> int:
         """Take at most `most` that were given up off the record, of those that happened before then; how many."""
@@ -266,8 +282,8 @@ class Notifications(Transactions):
         change = delete(NotificationRow).where(NotificationRow.number.in_(old.with_for_update(skip_locked=True)))
         return await self.write(lambda connection: rows_changed(connection.execute(change)))
 
-    async def _write(self, change: Any) -> bool:
-        return await self.write(lambda connection: rows_changed(connection.execute(change)) > 0)
+    async def _write(self, change: Any) -> None:
+        await self.write(lambda connection: connection.execute(change))
 
 
 def _due() -> Select[int]:

@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.domain.audit import Action
 from app.domain.collection import PAGE_SIZE
 from app.domain.delivery import (
     Delivery,
@@ -36,6 +37,7 @@ from app.domain.delivery import (
     ResultSet,
     overall,
 )
+from app.domain.destination import timestamp
 from app.domain.errors import (
     CollectionNotFound,
     DeliveryNotFound,
@@ -47,6 +49,7 @@ from app.domain.errors import (
 from app.domain.faults import Fault
 from app.domain.listing import Position
 from app.domain.result_set import ResultSetDraft
+from app.store.audit import Note, noted
 from app.store.engine import Transactions, rows_changed
 from app.store.outbox import ended, redeliver
 from app.store.tables import (
@@ -85,6 +88,7 @@ class ResultSetRepository(Transactions):
     async def _added(
         self, account: int, collection: str, draft: ResultSetDraft, now: datetime
     ) -> tuple[ResultSet, bool]:
+        note = noted(Action.RESULT_SET_ANNOUNCED, collection, result_set=draft.id, files=len(draft.files))
         async with self.transaction() as session:
             known = await session.get(ResultSetRow, (account, collection, draft.id))
             if known:
@@ -107,6 +111,7 @@ class ResultSetRepository(Transactions):
             session.add(row)
             await session.flush()
             await _insert_deliveries(session, row, draft)
+            await session.run_sync(lambda sync: note(sync.connection(), account))
             return _result_set(row), True
 
     async def get(self, account: int, collection: str, result_set: int) -> ResultSet:
@@ -198,19 +203,21 @@ class ResultSetRepository(Transactions):
             DeliveryRow.collection_id == collection,
             DeliveryRow.result_set_id == result_set,
         )
+        note = noted(Action.RESULT_SET_REDELIVERED, collection, result_set=result_set, **_told(asked))
         async with self.transaction() as session:
             if asked.destinations is not None:
                 known = set(await session.scalars(select(DeliveryRow.destination_id).where(*of_set).distinct()))
                 if unknown := [each for each in asked.destinations if each not in known]:
                     message = f"destination_ids has {', '.join(unknown)}, to which this result set does not go."
                     raise InvalidParameters([ParameterFault("destination_ids", Fault.INVALID_PARAMETER, message)])
-            return await _redelivered(session, and_(*of_set, *_asked(asked)), now)
+            return await _redelivered(session, account, and_(*of_set, *_asked(asked)), now, note)
 
     async def redeliver_to(self, account: int, destination: str, asked: Redelivery, now: datetime) -> int:
         """Let what was announced for the destination be delivered again, as far as that has ended: how many."""
         which = and_(DeliveryRow.account_id == account, DeliveryRow.destination_id == destination, *_asked(asked))
+        note = noted(Action.DESTINATION_REDELIVERED, destination, **_told(asked))
         async with self.transaction() as session:
-            return await _redelivered(session, which, now)
+            return await _redelivered(session, account, which, now, note)
 
     async def remove_old(self, before: datetime, most: int) -> int:
         """Remove result sets in which nothing is to happen, and nothing has happened since `before`: about `most` rows
@@ -263,9 +270,18 @@ _OLD = (
 )
 
 
-async def _redelivered(session: AsyncSession, which: ColumnElement[bool], now: datetime) -> int:
+async def _redelivered(
+    session: AsyncSession, account: int, which: ColumnElement[bool], now: datetime, note: Note
+) -> int:
     text = "It is delivered again, as asked for."
-    return await session.run_sync(lambda sync: redeliver(sync.connection(), which, now, text))
+
+    def again(connection: Connection) -> int:
+        count = redeliver(connection, which, now, text)
+        if count:
+            note(connection, account, deliveries=count)
+        return count
+
+    return await session.run_sync(lambda sync: again(sync.connection()))
 
 
 async def _insert_deliveries(session: AsyncSession, row: ResultSetRow, draft: ResultSetDraft) -> None:
@@ -337,6 +353,15 @@ def _asked(asked: Redelivery) -> list[ColumnElement[bool]]:
     if asked.until:
         which.append(DeliveryRow.created_at < asked.until)
     return which
+
+
+def _told(asked: Redelivery) -> dict[str, Any]:
+    """What was asked to be delivered again, for the audit log."""
+    told: dict[str, Any] = {"only_failed": asked.only_failed}
+    if asked.destinations is not None:
+        told["destination_ids"] = list(asked.destinations)
+    times = {"from": asked.since, "to": asked.until}
+    return told | {name: timestamp(at) for name, at in times.items() if at}
 
 
 def _matching(query: DeliveryQuery) -> list[ColumnElement[bool]]:

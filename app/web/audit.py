@@ -1,4 +1,4 @@
-"""The handler of /audit: who created, changed and revoked what, as pages and as it happens."""
+"""The handler of /audit: who changed what or had what done, as pages and as it happens."""
 
 from aiohttp import web
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from aiohttp import web
 from click.testing import CliRunner, Result
@@ -20,10 +21,14 @@ from app.settings import Settings
 from app.store.accounts import Accounts
 from app.store.destinations import DestinationRepository
 from app.store.engine import migrate, open_engine
+from app.store.leftovers import Leftovers
 from app.web.server import application
 from tests.servers.odd import dead_url
 from tests.stack import account_of, until
 from tests.unit.test_audit import destination
+from tests.unit.test_leftovers import leftover
+from tests.unit.test_notifications import Told
+from tests.unit.test_outbox import NOW, ONE
 
 OPERATOR, READER = "the-key-of-the-operator", "the-key-of-a-dashboard"
 
@@ -231,3 +236,66 @@ def test_what_keeps_a_command_from_the_service_is_told_in_a_sentence(
     assert done("accounts", "list", "--url", url, "--key", OPERATOR) == ""
     (settings.data / "operator_key").write_text(f"{OPERATOR}\n")
     assert done("accounts", "list", "--url", url) == "", "beside a dropoff up, which has put its key there"
+
+
+_LOOKS, _RUNS = "it only looks", "it runs processes, which say who works with them"
+NOT_IN_THE_LOG = {
+    "up": "it makes an account and a key of a demo as `keys create` does, and runs processes",
+    "api": _RUNS, "worker": _RUNS, "verify": "it works without a database",
+    "migrate": "it changes the schema, and nothing of an account", "status": _LOOKS, "healthcheck": _LOOKS,
+    "keys list": _LOOKS, "leftovers list": _LOOKS, "notifications list": _LOOKS, "accounts list": _LOOKS,
+    "accounts show": _LOOKS, "accounts keys": _LOOKS, "destinations list": _LOOKS, "audit": _LOOKS,
+    "secrets generate": "it prints a key", "secrets make": "it makes files",
+    "secrets rotate": "the credentials stay what they are, whoever's; how they are sealed is the deployment's",
+}  # fmt: skip
+"""The commands that leave no entry, each with the reason."""
+
+
+def leaves(group: click.Group, above: str = "") -> Iterator[str]:
+    """Every command, as it is typed."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from leaves(command, f"{above}{name} ")
+        else:
+            yield f"{above}{name}"
+
+
+def test_every_command_that_changes_something_leaves_one_entry_or_has_a_reason_not_to(settings: Settings) -> None:
+    async def furnish(engine: Any) -> list[str]:
+        told = Told(engine)
+        await told.fill()
+        await Leftovers(engine).add(leftover(1, told.mine), "sealed")
+        for n in range(2):
+            await told.happen(ONE, n=n)
+        (first,) = await told.notifications.claim(NOW, NOW, 9)
+        await told.notifications.keep(first, "answered 500")
+        return [each.id for each in await told.notifications.page(0, 9)]
+
+    given_up, waiting = asyncio.run(in_database(settings, furnish))
+    first, second = [line.split()[0] for line in done("keys", "list").splitlines()]
+    secret = "a-key-from-elsewhere"
+    acts = {
+        "keys create": ("key_created", "*", ["mine"]),
+        "keys revoke": ("key_revoked", first, [first]),
+        "leftovers retry": ("leftover_retried", "job-1", ["job-1"]),
+        "leftovers forget": ("leftover_forgotten", "job-1", ["job-1"]),
+        "notifications retry": ("notification_retried", given_up, [given_up]),
+        "notifications forget": ("notification_forgotten", waiting, [waiting]),
+        "accounts create": ("account_created", None, ["new"]),
+        "accounts limits": ("account_changed", None, ["new", "--destinations", "3"]),
+        "accounts delete-policy": ("account_changed", None, ["new", "lenient"]),
+        "accounts make-key": ("key_created", "*", ["new"]),
+        "accounts import-key": ("key_imported", "*", ["new"]),
+        "accounts revoke-key": ("key_revoked", second, ["theirs", second]),
+        "accounts delete": ("account_deleted", None, ["new"]),
+    }
+    assert set(leaves(main)) == acts.keys() | NOT_IN_THE_LOG.keys(), "a command that is new, or gone"
+    before = lines(done("audit", "--json"))
+    for command, (action, about, arguments) in acts.items():
+        done(*command.split(), *arguments, input=secret)
+        after = lines(done("audit", "--json"))
+        assert len(after) == len(before) + 1, command
+        entry, before = after[-1], after
+        assert (entry["action"], entry["author"], entry["request"]) == (action, "command", None), command
+        assert (entry["object"] and about == "*") or entry["object"] == about, command
+        assert secret not in json.dumps(entry)

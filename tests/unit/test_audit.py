@@ -2,20 +2,37 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, insert, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.audit import Action, AuditQuery, Author, AuthorKind, act_as
+from app.domain.delivery import DeliveryState, Redelivery
 from app.domain.destination import Destination
-from app.domain.errors import AccountExists, DestinationChanged, DestinationLimitReached, KeyInUse, Unauthorized
+from app.domain.errors import (
+    AccountExists,
+    DestinationChanged,
+    DestinationLimitReached,
+    InvalidParameters,
+    KeyInUse,
+    ResultSetDiffers,
+    Unauthorized,
+)
+from app.domain.notification import EventType
 from app.store.accounts import Accounts, key_id
 from app.store.audit import SETTLED, AuditLog
 from app.store.destinations import DestinationRepository
 from app.store.engine import migrate, open_engine
+from app.store.leftovers import Leftovers
 from app.store.tables import AccountRow, AuditRow
 from tests.servers.postgres import Postgres
+from tests.unit.test_leftovers import leftover
+from tests.unit.test_notifications import Told
+from tests.unit.test_outbox import LEASE, ONE, THREE, Shelf, drafted
+from tests.unit.test_outbox import NOW as THEN
+from tests.unit.test_outbox import noted as outcome
 
 NOW = datetime.now(UTC)
 
@@ -62,6 +79,104 @@ async def test_what_was_not_done_is_not_in_the_log(engine: AsyncEngine, log: Aud
     await accounts.ensure_key("a", "a-key")
     assert await actions(log) == before
     assert before == ["account_created", "destination_created", "key_created", "account_created", "key_created"]
+
+
+async def test_a_result_set_is_in_the_log_as_often_as_it_was_announced_and_redelivered(
+    engine: AsyncEngine, log: AuditLog
+) -> None:
+    shelf = Shelf(engine)
+    await shelf.fill()
+    await shelf.destination(ONE)
+    await shelf.announce(2)
+    latest = (await log.page(AuditQuery())).latest
+    # The same once more, another under its id, and one that two calls announce at once.
+    await shelf.result_sets.add(shelf.mine, "c", drafted(2), THEN)
+    with pytest.raises(ResultSetDiffers):
+        await shelf.result_sets.add(shelf.mine, "c", drafted(3), THEN)
+    await asyncio.gather(*(shelf.result_sets.add(shelf.mine, "c", drafted(1, 2), THEN) for _ in range(2)))
+
+    async def again(**asked: Any) -> int:
+        return await shelf.result_sets.redeliver(shelf.mine, "c", 1, Redelivery(**asked), THEN)
+
+    assert await again() == 0, "nothing of it has ended"
+    claimed = [each for each in await shelf.claim() if each.result_set == 1]
+    await shelf.outbox.settle([outcome(each, DeliveryState.OK) for each in claimed])
+    assert await again(only_failed=True) == 0
+    with pytest.raises(InvalidParameters):
+        await again(destinations=(ONE, THREE))
+    assert await again(destinations=(ONE,)) == 2
+    claimed = [each for each in await shelf.claim("second", THEN + LEASE) if each.result_set == 1]
+    await shelf.outbox.settle([outcome(each, DeliveryState.OK) for each in claimed])
+    asked = Redelivery(since=THEN, until=THEN + LEASE)
+    assert await shelf.result_sets.redeliver_to(shelf.mine, ONE, asked, THEN) == 2
+    assert await shelf.result_sets.redeliver_to(shelf.theirs, ONE, asked, THEN) == 0
+    entries = (await log.page(AuditQuery(after=latest))).entries
+    assert [(each.action, each.object, each.details) for each in entries] == [
+        ("result_set_announced", "c", {"result_set": 2, "files": 1}),
+        (
+            "result_set_redelivered",
+            "c",
+            {"result_set": 1, "destination_ids": [ONE], "only_failed": False, "deliveries": 2},
+        ),
+        (
+            "destination_redelivered",
+            ONE,
+            {"only_failed": False, "from": "2026-03-01T12:00:00Z", "to": "2026-03-01T12:00:20Z", "deliveries": 2},
+        ),
+    ]
+    assert {each.account for each in entries} == {shelf.mine}
+
+
+async def test_what_an_operator_does_about_a_leftover_is_in_the_log_and_what_is_done_by_itself_is_not(
+    engine: AsyncEngine, log: AuditLog, account: int
+) -> None:
+    store = Leftovers(engine)
+    for number in (1, 2):
+        await store.add(leftover(number, account, destination=ONE), "sealed")
+    await store.postpone("job-1", NOW, "timeout", "m")
+    await store.keep("job-1", None, None)
+    await store.remove("job-2")
+    assert await store.retry("job-1", NOW)
+    assert await store.forget("job-1")
+    assert not await store.forget("job-1")
+    assert not await store.retry("job-2", NOW)
+    entries = (await log.page(AuditQuery(object="job-1"))).entries
+    about = {"destination": ONE, "file": "k"}
+    assert [(each.action, each.account_name, each.details) for each in entries] == [
+        ("leftover_forgotten", "a", about),
+        ("leftover_retried", "a", about),
+    ]
+    assert await actions(log) == ["account_created", "leftover_retried", "leftover_forgotten"]
+
+
+async def test_what_an_operator_does_about_notifications_is_in_the_log_of_each_account(
+    engine: AsyncEngine, log: AuditLog
+) -> None:
+    told = Told(engine)
+    await told.fill()
+    for n in range(3):
+        await told.happen(f"{n:012X}", n=n)
+    told.mine, mine = told.theirs, told.mine
+    await told.happen(THREE)
+    told.mine = mine
+    first, *others = await told.notifications.claim(THEN, THEN, 9)
+    await told.notifications.taken(first)
+    for each in others:
+        await told.notifications.keep(each, "answered 500")
+    latest = (await log.page(AuditQuery())).latest
+    assert await told.notifications.retry(THEN, "msg_other") == 0
+    assert await told.notifications.retry(THEN, others[0].id) == 1
+    assert await told.notifications.retry(THEN) == 2
+    assert await told.notifications.retry(THEN) == 0
+    assert await told.notifications.forget(others[0].id)
+    assert not await told.notifications.forget(others[0].id)
+    entries = (await log.page(AuditQuery(after=latest))).entries
+    assert [(each.action, each.account_name, each.object, each.details) for each in entries] == [
+        ("notification_retried", "mine", others[0].id, {"notifications": 1}),
+        ("notification_retried", "mine", None, {"notifications": 1}),
+        ("notification_retried", "theirs", None, {"notifications": 1}),
+        ("notification_forgotten", "mine", others[0].id, {"type": EventType.DELIVERY_FAILED}),
+    ]
 
 
 async def test_enabling_and_disabling_are_told_by_name(engine: AsyncEngine, log: AuditLog, account: int) -> None:

@@ -111,8 +111,8 @@ async def test_one_that_is_kept_is_not_due_until_an_operator_says_so(store: Stor
     assert await store.retry("job-1", NOON + 61 * MINUTE)
     ((again, _),) = await store.due(NOON + 62 * MINUTE, MINUTE, 50)
     assert (again.tries, again.created_at) == (0, NOON + 61 * MINUTE)
-    assert await store.remove("job-1")
-    assert not await store.remove("job-1")
+    assert await store.forget("job-1")
+    assert not await store.forget("job-1")
     assert not await store.retry("job-1", NOON)
 
 

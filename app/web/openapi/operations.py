@@ -407,7 +407,7 @@ _ACCOUNTS = (
         "list_audit",
         "GET",
         "/audit",
-        "Who created, changed and revoked what, and when, the newest first; with the operator's key.",
+        "Who changed what or had what done, and when, the newest first; with the operator's key.",
         succeeded(
             {
                 "entries": {"type": "array", "items": ref("AuditEntry"), "maxItems": LIMIT},
@@ -419,7 +419,11 @@ _ACCOUNTS = (
         (
             _filter("account", "Only those about the account with this name.", type="string"),
             _filter("action", "Only those that did this.", enum=[*Action]),
-            _filter("object", "Only those about the destination, collection or key with this id.", type="string"),
+            _filter(
+                "object",
+                "Only those about the destination, collection, key, leftover or notification with this id.",
+                type="string",
+            ),
             _filter("from", "Only those of this time or later.", type="string", format="date-time"),
             _filter("to", "Only those before this time.", type="string", format="date-time"),
             _filter(

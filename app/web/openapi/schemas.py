@@ -126,11 +126,18 @@ def _of_accounts() -> Schema:
         "action": {"enum": [*Action]},
         "account": {"type": "integer"},
         "account_name": {**_TEXT, "description": "As it was called then."},
-        "object": {**text, "description": "The id of the destination, collection or key; null for the account itself."},
+        "object": {
+            **text,
+            "description": "The id of the destination, collection, key, leftover or notification; null for the account "
+            "itself, and for all of its notifications.",
+        },
         "author": {"enum": [*AuthorKind], "description": "`command` is `dropoff` on the database itself."},
         "author_key": {**text, "description": "The id of the account's key that was used."},
         "request": {**text, "description": "The X-Request-Id of the call."},
-        "details": {"type": "object", "description": "What was given; of parameters their names, and never a secret."},
+        "details": {
+            "type": "object",
+            "description": "What was given or asked for; of a destination's parameters their names; never a secret.",
+        },
     }
     number = {"type": "integer", "description": "As in the jobs and leftovers."}
     count = {"type": "integer", "minimum": 0, "description": "How many it has."}
