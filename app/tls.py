@@ -1,4 +1,5 @@
-"""Which certificates are trusted where we are the client: of customers' stores, of the platform and of its source."""
+"""Which certificates are trusted where we are the client: of customers' stores, of the platform and of its source,
+and of the service that a command asks."""
 
 import ssl
 

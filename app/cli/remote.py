@@ -2,10 +2,11 @@
 
 import http.client
 import json
-import ssl
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
+
+from app.tls import tls_context
 
 ANSWER_SECONDS = 30.0
 
@@ -55,8 +56,7 @@ class Service:
         host, port = str(self._url.hostname), self._url.port
         if self._url.scheme == "http":
             return http.client.HTTPConnection(host, port, timeout=ANSWER_SECONDS)
-        context = ssl.create_default_context()
-        return http.client.HTTPSConnection(host, port, timeout=ANSWER_SECONDS, context=context)
+        return http.client.HTTPSConnection(host, port, timeout=ANSWER_SECONDS, context=tls_context())
 
     def _content(self, status: int, text: bytes) -> dict[str, Any]:
         if status in (429, 502, 503, 504):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import certifi
 import click
 import pytest
 from aiohttp import web
@@ -24,6 +25,7 @@ from app.store.engine import migrate, open_engine
 from app.store.leftovers import Leftovers
 from app.web.server import application
 from tests.servers.odd import dead_url
+from tests.servers.proxy import link
 from tests.stack import account_of, until
 from tests.unit.test_audit import destination
 from tests.unit.test_leftovers import leftover
@@ -236,6 +238,23 @@ def test_what_keeps_a_command_from_the_service_is_told_in_a_sentence(
     assert done("accounts", "list", "--url", url, "--key", OPERATOR) == ""
     (settings.data / "operator_key").write_text(f"{OPERATOR}\n")
     assert done("accounts", "list", "--url", url) == "", "beside a dropoff up, which has put its key there"
+
+
+@pytest.mark.parametrize("trusted", ["SSL_CERT_FILE", "certifi", "nowhere"])
+def test_the_service_is_asked_where_its_authority_is_one_that_the_service_itself_would_trust(
+    url: str, authority: Path, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, trusted: str
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    if trusted == "SSL_CERT_FILE":
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    elif trusted == "certifi":
+        monkeypatch.setattr(certifi, "where", lambda: str(authority))
+    with link(int(url.rpartition(":")[2]), certificate) as tls:
+        asked = ("accounts", "list", "--url", f"https://127.0.0.1:{tls.port}", "--key", OPERATOR)
+        if trusted == "nowhere":
+            assert "does not answer (SSLCertVerificationError)" in refused(*asked)
+        else:
+            assert done(*asked) == ""
 
 
 _LOOKS, _RUNS = "it only looks", "it runs processes, which say who works with them"
