@@ -19,6 +19,8 @@ LOG_SHOWN = 4000
 
 # Below those that systems give to outgoing connections, so that none of these takes one between look and use.
 PORTS = range(10240, 32768)
+BLOCK = 16
+"""So many neighbours are given to one who asks, the first of which is the sign that they are."""
 # What a server is given of this process's environment: nothing that could configure it.
 _KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 # Ends the server if this process is killed: nobody else holds the other end of its standard input.
@@ -26,12 +28,14 @@ _WATCH = 'read -r _; kill -9 "$1"'
 
 
 class Ports:
-    """Neighbouring free ports of loopback. A port bound beside them keeps everybody else who asks here away."""
+    """Neighbouring free ports of loopback, fewer than BLOCK. A port bound beside them keeps everybody else who asks
+    here away."""
 
     def __init__(self, count: int) -> None:
+        assert count < BLOCK
         for _ in range(1000):
             self._sign = socket.socket()
-            first = random.choice(PORTS[:: count + 1])
+            first = random.choice(PORTS[::BLOCK])
             try:
                 self._sign.bind((HOST, first))
                 self.numbers = list(range(first + 1, first + 1 + count))

@@ -5,7 +5,8 @@ The storage servers are in the modules of their types.
 
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,20 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if "DROPOFF_TESTS_SKIP_NOTHING" in os.environ and reporter and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def time_passes(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Lets so many seconds be over at once for all in this process that goes by the monotonic clock, the timers of its
+    loops among it. So nobody waits for what is to take its time, and nothing else is late, however slow the machine."""
+    real, ahead = time.monotonic, 0.0
+
+    def passes(seconds: float) -> None:
+        nonlocal ahead
+        ahead += seconds
+
+    monkeypatch.setattr(time, "monotonic", lambda: real() + ahead)
+    return passes
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,10 @@
 """The product as a user runs it, started for tests: `dropoff up`, or its processes one by one."""
 
 import asyncio
+import atexit
 import contextlib
 import json
 import os
-import random
 import secrets
 import signal
 import socket
@@ -20,13 +20,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import redis.asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cli.up import redis_binary
+from app.messages.connections import parse_redis_url
 from app.messages.sealing import new_key
 from app.store.accounts import Accounts
 from app.store.engine import migrate, open_engine
-from demo.processes import PORTS
+from demo.processes import BLOCK, Ports
 
 REDIS_PASSWORD = "a-password-for-tests"
 DROPOFF = (sys.executable, "-m", "app.cli")
@@ -34,7 +36,9 @@ DROPOFF = (sys.executable, "-m", "app.cli")
 READY = "worker ready"
 """What a worker says when it takes jobs."""
 START_SECONDS = 60
-STOP_SECONDS = 30
+STOP_SECONDS = 60
+# Those of this process that it has not given away yet.
+_PORTS: list[int] = []
 # Whatever the machine's own environment has must not reach the product under test.
 FOREIGN = (
     "AWS_", "AZURE_", "GOOGLE_", "DROPOFF_", "OTEL_", "FLOWER_", "CELERY_", "STORAGE_EMULATOR", "HTTP_PROXY",
@@ -156,9 +160,14 @@ def s3compatible(endpoint: str, key: str = "k", secret: str = "s") -> dict[str, 
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment, and that no connection is given which is made meanwhile."""
+    """A port that nobody listens on at this moment, that no connection is given which is made meanwhile, and that
+    nobody else who asks for one is given while this process lasts."""
     while True:
-        port = random.choice(PORTS)
+        if not _PORTS:
+            block = Ports(BLOCK - 1)
+            atexit.register(block.close)
+            _PORTS.extend(block.numbers)
+        port = _PORTS.pop()
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
             return port
@@ -173,6 +182,17 @@ def until(check: Callable[[], Any], what: str, seconds: float = START_SECONDS) -
         if time.monotonic() > ends:
             raise AssertionError(f"{what}: not within {seconds} seconds")
         time.sleep(0.05)
+
+
+async def eventually(check: Callable[[], Any], what: str, seconds: float = START_SECONDS) -> Any:
+    """As `until`, for what goes on in the loop that this is called in."""
+    ends = time.monotonic() + seconds
+    while True:
+        if value := check():
+            return value
+        if time.monotonic() > ends:
+            raise AssertionError(f"{what}: not within {seconds} seconds")
+        await asyncio.sleep(0.01)
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
@@ -416,7 +436,7 @@ def kill(*processes: Process) -> None:
         process.signal(signal.SIGKILL)
     for process in processes:
         assert process.popen
-        process.popen.wait(10)
+        process.popen.wait(STOP_SECONDS)
 
 
 @contextlib.contextmanager
@@ -431,6 +451,12 @@ def redis_server(folder: Path, *arguments: str) -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}/0"
     finally:
         process.stop()
+
+
+def patient(url: str, *, decode: bool = True, **options: Any) -> "redis.asyncio.Redis":
+    """A client of the Redis at `url` as the product has it, but for its patience: no call of it is made again because
+    the machine was slow, which would put what is put into a list there twice, or lose what is popped."""
+    return parse_redis_url(url).connect(seconds=60, connect_seconds=60, wait_seconds=60, decode=decode, **options)
 
 
 def wait_for_redis(process: Process, port: int) -> None:

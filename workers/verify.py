@@ -74,7 +74,7 @@ class _Run:
     job: str
     location: Location
     lenient: bool = False
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=lambda: time.monotonic())  # found anew each time, so that a test may set it
     steps: list[StepReport] = field(default_factory=list)
     refused: Refused | None = None
     left_behind: bool = False

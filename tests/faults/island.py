@@ -26,11 +26,12 @@ from pyroute2 import IPRoute
 
 from app.domain.types.base import Spec
 from app.domain.verification import Report
-from tests.faults.verifying import KEY, WITHIN, providers, spec_of
+from tests.faults.verifying import BOUND, KEY, WITHIN, left_at_the_bound, providers, spec_of
 from tests.servers import odd
 from tests.servers.dns import Answers, Dns, dns
 from tests.servers.odd import Odd
 from tests.types.every import STORAGES
+from workers.egress.wire import Wire
 from workers.storage.port import Provider
 from workers.verify import verify
 
@@ -44,8 +45,8 @@ CANARY = 9000
 CLOSED = 9001
 RESOLVER = "127.0.0.53"
 SEARCH = "corp.test"
-BOUND_SECONDS = 60.0
-"""What a test's attempts may take together."""
+BOUND_SECONDS = 120.0
+"""What a test's attempts may take together, and the island to end."""
 
 Table = Mapping[str, Answers]
 """What names there are."""
@@ -55,13 +56,16 @@ Table = Mapping[str, Answers]
 class Attempt:
     """One verification of the body called `kind` of BODIES, for the store, or for `place` if that is given.
 
-    The store answers by `replies`, as an Odd does. Neighbours with the same `turn` are under way at once.
+    The store answers by `replies`, as an Odd does. Neighbours with the same `turn` are under way at once, each `within`
+    its bound. Where they are to be `left` at it, they are kept where they "resolve" or "connect", and then it is over.
     """
 
     kind: str = "s3compatible"
     place: str = f"http://{PUBLIC}:{STORE}"
     replies: Mapping[str, bytes] = field(default_factory=dict)
     turn: str = ""
+    left: str = ""
+    within: float = WITHIN
 
 
 @dataclass
@@ -91,7 +95,7 @@ class Island:
         """What comes of `attempts`, where names are as `table` says."""
         pickle.dump((attempts, table), self._input)
         self._input.flush()
-        ready, _, _ = select.select([self._output], [], [], BOUND_SECONDS + 5)
+        ready, _, _ = select.select([self._output], [], [], BOUND_SECONDS)
         assert ready, "the island does not answer"
         try:
             outcomes: list[Outcome] = pickle.load(self._output)
@@ -164,8 +168,8 @@ def _settle() -> None:
         network.link("set", index=loopback, state="up")
         for everything in ("0.0.0.0/0", "::/0"):
             network.route("add", dst=everything, oif=loopback, type="local", table=LOCAL_TABLE, scope="host")
-    # Who does not answer is asked once, and is waited for beyond the bound of a verification.
-    resolver = f"nameserver {RESOLVER}\nsearch {SEARCH}\noptions timeout:{round(WITHIN) + 1} attempts:1\n"
+    # Who does not answer is asked once, and is waited for as long as the system lets one wait.
+    resolver = f"nameserver {RESOLVER}\nsearch {SEARCH}\noptions timeout:{round(WITHIN)} attempts:1\n"
     files = {"resolv.conf": resolver, "nsswitch.conf": "hosts: files dns\n"}
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
@@ -181,8 +185,7 @@ async def _serve(names: Dns, store: Odd, pipe: IO[bytes]) -> None:
             while True:
                 attempts, table = await asyncio.to_thread(pickle.load, sys.stdin.buffer)
                 names.answer_by(table)
-                async with asyncio.timeout(BOUND_SECONDS):
-                    outcomes = await here.meet(attempts)
+                outcomes = await here.meet(attempts)
                 pickle.dump(outcomes, pipe)
                 pipe.flush()
 
@@ -193,8 +196,16 @@ class _Here:
     def __init__(self, names: Dns, store: Odd, stack: AsyncExitStack) -> None:
         self._names, self._store, self._stack = names, store, stack
         self._connected: list[str] = []
+        self._resolving: list[None] = []
         self._workers: dict[str, Callable[[Spec], Awaitable[Provider]]] = {}
         sys.addaudithook(self._note)
+        resolve = Wire.resolve
+
+        def noted(wire: Wire) -> None:
+            resolve(wire)
+            self._resolving.append(None)
+
+        Wire.resolve = noted  # type: ignore[method-assign]
 
     def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "socket.connect":
@@ -207,7 +218,7 @@ class _Here:
             specs = [spec_of(attempt.kind, attempt.place) for attempt in turn]
             servers = [await self._provider(attempt, spec) for attempt, spec in zip(turn, specs, strict=True)]
             self._store.replies = {"": b"", **turn[0].replies}
-            outcomes += await asyncio.gather(*map(self._verified, servers, specs))
+            outcomes += await self._verified(turn, servers, specs)
         return outcomes
 
     async def _provider(self, attempt: Attempt, spec: Spec) -> Provider:
@@ -219,14 +230,35 @@ class _Here:
             gc.freeze()
         return await self._workers[place](spec)
 
-    async def _verified(self, provider: Provider, spec: Spec) -> Outcome:
+    async def _verified(
+        self, turn: Sequence[Attempt], servers: Sequence[Provider], specs: Sequence[Spec]
+    ) -> list[Outcome]:
         noted = (self._connected, self._store.requests, self._names.asked)
         before = [len(each) for each in noted]
-        began = time.monotonic()
-        report = await verify(provider, spec, KEY, timeout=WITHIN, job="job")
+        place, began = turn[0].left, time.monotonic()
+        kept = self._resolving if place == "resolve" else self._connected
+        expected = len(kept) + len(turn)
+        calls = [
+            verify(provider, spec, KEY, timeout=BOUND if place else turn[0].within, job="job")
+            for provider, spec in zip(servers, specs, strict=True)
+        ]
+        if place:
+            reports = await left_at_the_bound(calls, _pass, lambda: len(kept) >= expected)
+        else:
+            reports = await asyncio.gather(*calls)
         seconds = time.monotonic() - began
         connected, requests, asked = (list(each[count:]) for each, count in zip(noted, before, strict=True))
-        return Outcome(report, seconds, connected, requests, asked)  # type: ignore[arg-type]
+        return [Outcome(report, seconds, connected, requests, asked) for report in reports]  # type: ignore[arg-type]
+
+
+_monotonic, _ahead = time.monotonic, 0.0
+
+
+def _pass(seconds: float) -> None:
+    """Let so many seconds be over at once, in the whole process."""
+    global _ahead
+    _ahead += seconds
+    time.monotonic = lambda: _monotonic() + _ahead
 
 
 def _turns(attempts: Sequence[Attempt]) -> Iterator[list[Attempt]]:

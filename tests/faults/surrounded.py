@@ -18,7 +18,7 @@ from workers.egress.asynchronous import guarded_session
 from workers.storage import registry
 from workers.verify import verify
 
-WITHIN = 20.0
+WITHIN = 30.0
 OLD = "My_Legacy_Bucket"
 """A name that cannot be part of a host's, as some have in us-east-1."""
 

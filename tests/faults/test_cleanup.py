@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -14,13 +14,23 @@ from app.domain.faults import Fault
 from app.domain.verification import Report
 from app.messages.claims import Claims
 from app.messages.clock import Clock
-from app.messages.connections import connect
 from app.messages.intents import Intents
 from app.messages.job import Job, Left
 from app.messages.keys import INTENTS, UNSETTLED, intent_key
 from app.messages.sealing import Sealer, new_key
-from tests.faults.verifying import BODIES, KEY, WITHIN, failed, providers, ready, spec_of
+from tests.faults.verifying import (
+    BODIES,
+    BOUND,
+    KEY,
+    WITHIN,
+    failed,
+    left_at_the_bound,
+    providers,
+    ready,
+    spec_of,
+)  # fmt: skip
 from tests.servers.odd import STORED, Odd, answering, gated
+from tests.stack import patient
 from tests.types.every import STORAGES
 from tests.types.gcs import TOKEN
 from tests.types.s3 import LOCATED
@@ -37,6 +47,10 @@ SEALER = Sealer((new_key(),))
 VERIFY_SECONDS = 15.0
 
 
+def uploads(host: Odd) -> list[bytes]:
+    return [request for request in host.requests if request.startswith((b"PUT", b"POST"))]
+
+
 def deletes(host: Odd) -> list[bytes]:
     return [request for request in host.requests if request.startswith(b"DELETE")]
 
@@ -50,14 +64,20 @@ async def verified(name: str, host: Odd, **changes: Any) -> tuple[Report, list[L
 
 
 @pytest.mark.parametrize("name", STORAGES)
-async def test_what_a_store_that_stalls_may_have_is_told_and_removed_later(name: str) -> None:
+async def test_what_a_store_that_stalls_may_have_is_told_and_removed_later(
+    name: str, time_passes: Callable[[float], None]
+) -> None:
     left: list[Left] = []
     with gated(STORAGES[name].deleted, HEAD=LOCATED) as host, answering(TOKEN) as issuer:
-        async with providers(host.url, gcs_token_endpoint=issuer.url) as provider_for:
+        places = {"gcs_token_endpoint": issuer.url, "verify_seconds": BOUND}
+        async with providers(host.url, **places) as provider_for:
             spec = spec_of(name, host.url)
-            report = await verify(
-                await ready(provider_for, spec), spec, KEY, timeout=WITHIN, job="j", on_left=left.append
-            )
+            verifying = verify(
+                await ready(provider_for, spec), spec, KEY, timeout=BOUND, job="j", on_left=left.append
+            )  # fmt: skip
+            (report,) = await left_at_the_bound(
+                [verifying], time_passes, lambda: uploads(host), lambda: deletes(host)
+            )  # fmt: skip
             assert failed(report) == [("upload", Fault.TIMEOUT), ("delete", Fault.TIMEOUT)]
             assert report.left_behind
             assert left == [Left()], "nobody knows whether it was written"
@@ -78,7 +98,6 @@ async def test_what_a_store_that_stalls_may_have_is_told_and_removed_later(name:
         (BROKEN, BROKEN, [Left()]),
         (BROKEN, ABSENT, []),
         (BROKEN, GONE, []),
-        (b"", GONE, [Left()]),
         (REFUSED, GONE, []),
     ],
 )
@@ -87,6 +106,20 @@ async def test_a_file_may_remain_where_no_delete_is_confirmed_or_the_upload_may_
 ) -> None:
     with answering(upload, DELETE=delete) as host:
         assert (await verified("s3compatible", host))[1] == left
+
+
+async def test_a_file_may_remain_where_the_upload_is_not_answered_and_may_arrive_after_the_delete(
+    time_passes: Callable[[float], None],
+) -> None:
+    left: list[Left] = []
+    with answering(b"", DELETE=GONE) as host:
+        async with providers() as provider_for:
+            spec = spec_of("s3compatible", host.url)
+            verifying = verify(
+                await ready(provider_for, spec), spec, KEY, timeout=BOUND, job="j", on_left=left.append
+            )  # fmt: skip
+            await left_at_the_bound([verifying], time_passes, lambda: uploads(host), lambda: deletes(host))
+    assert left == [Left()]
 
 
 async def test_each_delete_is_signed_by_its_own_keys() -> None:
@@ -109,7 +142,7 @@ async def test_each_delete_is_signed_by_its_own_keys() -> None:
 @pytest.fixture
 async def client(redis_url: str) -> AsyncIterator[Redis]:
     """An empty Redis, read as bytes."""
-    async with connect(redis_url, decode=False) as client:
+    async with patient(redis_url, decode=False) as client:
         await client.flushdb()
         yield client
 
@@ -162,7 +195,7 @@ async def test_another_worker_removes_what_a_dead_one_left(worker: Worker) -> No
 
 async def test_what_may_still_be_under_way_is_left_alone(worker: Worker) -> None:
     with answering(GONE) as host:
-        intent = await worker.die(host.url, ago=VERIFY_SECONDS + 10)
+        intent = await worker.die(host.url, ago=0.0)
         await worker.cleanup.clean_up()
         assert deletes(host) == []
     assert await worker.on_record() == [intent]
@@ -174,7 +207,7 @@ async def test_what_may_still_be_under_way_is_left_alone(worker: Worker) -> None
 )
 async def test_what_a_worker_cannot_settle_is_handed_to_the_database(worker: Worker, answer: bytes, left: Left) -> None:
     with answering(answer) as host, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("workers.cleanup.removed.__defaults__", (1.0,))
+        patch.setattr("workers.cleanup.removed.__defaults__", (WITHIN if answer else 1.0,))
         intent = await worker.die(host.url)
         await worker.cleanup.clean_up()
     assert await worker.unsettled() == {intent: left}

@@ -9,7 +9,7 @@ from app.domain.faults import Fault
 from app.domain.types import key_guide
 from app.domain.types.base import Spec
 from tests.faults.test_steps import BROKEN, Store, denied, storing
-from tests.faults.verifying import BODIES, KEY, failed, providers, spec_of, step
+from tests.faults.verifying import BODIES, KEY, WITHIN, failed, providers, spec_of, step
 from tests.servers.aws import Aws
 from tests.servers.odd import PAGE
 from tests.types.every import STORAGES
@@ -75,7 +75,7 @@ async def test_the_eleven(
     pair = ("AKIANOBODYKNOWSTHIS0" if case.wrong == "key" else key_id, "other" if case.wrong == "secret" else secret)
     spec = spec_of("s3", s3_bucket_name=case.bucket, s3_path_prefix=case.prefix, **keys(pair))
     key = f"{case.prefix}/dropoff-verify-{name}-{lenient}.txt"
-    report = await verify(await provider_for(spec), spec, key, timeout=10, job="job", lenient=lenient)
+    report = await verify(await provider_for(spec), spec, key, timeout=WITHIN, job="job", lenient=lenient)
     delivers = name in DELIVERING
     assert report.ok == (delivers and (lenient or not case.fault)), report
     assert report.code == (None if report.ok else case.fault)

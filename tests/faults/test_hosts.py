@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -16,21 +15,25 @@ from app.domain.verification import Step
 from demo.seaweedfs import SeaweedFS
 from tests.faults.verifying import (
     BODIES,
+    BOUND,
     KEY,
+    SHORT,
     WITHIN,
     at_once,
     failed,
+    left_at_the_bound,
     providers,
+    ready,
     spec_of,
     step,
     unreached,
     verified,
 )  # fmt: skip
 from tests.servers.gcs import GcsServer
-from tests.servers.odd import Odd, answering, dead_url, dripping, html, redirecting, silent
+from tests.servers.odd import FOREVER_SECONDS, Odd, answering, dead_url, dripping, html, redirecting, silent
 from tests.stack import until
 from tests.types.every import STORAGES
-from workers.egress.guard import CONNECT_SECONDS
+from tests.types.gcs import TOKEN
 from workers.storage.port import Provider
 from workers.verify import verify
 
@@ -82,31 +85,42 @@ STALLS: dict[str, tuple[bool, Callable[[], AbstractContextManager[Odd]]]] = {
 
 
 @pytest.mark.parametrize("how", STALLS)
-async def test_a_host_that_holds_the_line_is_left_at_the_bound(how: str) -> None:
+async def test_a_host_that_holds_the_line_is_left_at_the_bound(how: str, time_passes: Callable[[float], None]) -> None:
     tls, stalling = STALLS[how]
     # What finds the region of a bucket on S3 is a HEAD, whose answer has no body.
     names = [name for name in BODIES if not STORAGES[name].locates or "body" not in how]
-    with stalling() as host:
-        reports = await at_once(names, host.url.replace("http:", "https:") if tls else host.url)
     at = {name: "locate" if STORAGES[name].locates else "connect" if tls else "upload" for name in names}
-    for name, report in reports.items():
+    # For the upload, and for the delete of what may have been uploaded.
+    calls = sum(2 if step == "upload" else 1 for step in at.values())
+    with stalling() as host, answering(TOKEN) as issuer:
+        url = host.url.replace("http:", "https:") if tls else host.url
+        places = {"gcs_token_endpoint": issuer.url + "/token", "verify_seconds": BOUND}
+        async with providers(url, **places) as provider_for:
+            specs = [spec_of(name, url) for name in names]
+            made = [(await ready(provider_for, spec), spec) for spec in specs]
+            came = host.called if tls else host.requests
+            reports = await left_at_the_bound(
+                [verify(provider, spec, KEY, timeout=BOUND, job="job") for provider, spec in made], time_passes,
+                lambda: len(came) >= len(names), lambda: len(host.called) >= calls,
+            )  # fmt: skip
+    for name, report in zip(names, reports, strict=True):
         # A connection is there when TLS is.
         fault = unreached(name, Fault.TIMEOUT) if tls else Fault.TIMEOUT
         assert failed(report)[0] == (at[name], fault), (name, report)
-        assert report.duration_ms > WITHIN * 700, name
+        assert report.duration_ms > BOUND * 700, name
         assert report.left_behind == (at[name] == "upload"), name
     assert not [request for request in host.requests if b"Expect" in request]
-    # For the upload, and for the delete of what may have been uploaded.
-    assert host.connections == sum(2 if step == "upload" else 1 for step in at.values())
+    assert host.connections == calls
 
 
 @pytest.mark.parametrize("tls", [False, True])
 async def test_a_thread_whose_answer_nobody_waits_for_ends_soon(tls: bool) -> None:
     """The host goes on, and each of its bytes would be a reason to wait for the next."""
     with dripping(REFUSAL + b"X-A: ", b"x", every=0.2) as host:
-        await verified("oss", host.url.replace("http:", "https:") if tls else host.url, verify_seconds=WITHIN)
+        url = host.url.replace("http:", "https:") if tls else host.url
+        await verified("oss", url, within=SHORT, verify_seconds=SHORT)
         busy = [thread for thread in threading.enumerate() if thread.name.startswith("oss")]
-        until(lambda: not any(thread.is_alive() for thread in busy), "the threads have ended", CONNECT_SECONDS + 1)
+        until(lambda: not any(thread.is_alive() for thread in busy), "the threads have ended", FOREVER_SECONDS / 2)
 
 
 @pytest.fixture(scope="module")
@@ -170,22 +184,24 @@ async def test_an_azure_account_that_nobody_has_is_a_name_that_nobody_has() -> N
 
 
 @pytest.mark.parametrize("failing", ["connect", "upload"])
-async def test_a_step_that_failed_counts_its_own_time_alone(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_step_that_failed_counts_its_own_time_alone(
+    failing: str, monkeypatch: pytest.MonkeyPatch, time_passes: Callable[[float], None]
+) -> None:
     """Here the name is found slowly, and what comes after that fails at once."""
     look_up = socket.getaddrinfo
 
     def slowly(*arguments: Any, **options: Any) -> Any:
-        time.sleep(0.7)
+        time_passes(BOUND / 2)
         return look_up(*arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", slowly)
     with answering(b"HTTP/1.1 418 Teapot\r\nContent-Length: 0\r\n\r\n") as host:
         url = host.url if failing == "upload" else dead_url()
-        report = await verified("oss", url.replace("127.0.0.1", "localhost"))
+        report = await verified("oss", url.replace("127.0.0.1", "localhost"), within=BOUND)
     (known,) = failed(report)
     resolve, failure = step(report, "resolve").ms, step(report, failing).ms
     assert known[0] == failing
-    assert resolve is not None and failure is not None and failure < 700 <= resolve
+    assert resolve is not None and failure is not None and failure < 500 * BOUND <= resolve
 
 
 Place = tuple[Odd, Callable[[Spec], Awaitable[Provider]]]
@@ -262,12 +278,18 @@ class TestGoogleToken:
         ],
     )
     async def test_is_told_by_its_own_name(
-        self, gcs: GcsServer, key: dict[str, object], place: str, failure: tuple[str, Fault]
-    ) -> None:
+        self, gcs: GcsServer, key: dict[str, object], place: str, failure: tuple[str, Fault],
+        time_passes: Callable[[float], None],
+    ) -> None:  # fmt: skip
         objects = gcs.objects("results")
         with silent() as mute, html() as website:
             url = {"dead": dead_url(), "silent": mute.url, "html": website.url}[place]
-            report = await verified("gcs by service account", gcs.url, key, gcs_token_endpoint=url + "/token")
+            places = {"gcs_token_endpoint": url + "/token"}
+            if place == "silent":
+                verifying = verified("gcs by service account", gcs.url, key, within=BOUND, **places)
+                (report,) = await left_at_the_bound([verifying], time_passes, lambda: mute.requests)
+            else:
+                report = await verified("gcs by service account", gcs.url, key, **places)
         assert failed(report)[0] == failure, report
         assert report.host == url.removeprefix("http://")
         assert gcs.objects("results") == objects

@@ -8,7 +8,7 @@ import pytest
 from app.domain.faults import Fault
 from app.domain.verification import UNKNOWN_LOCATION, Location, Report
 from demo.seaweedfs import SeaweedFS
-from tests.faults.verifying import KEY, failed, providers, spec_of, step
+from tests.faults.verifying import KEY, WITHIN, failed, providers, spec_of, step
 from tests.servers.compatible import Service, error, malformed, serving
 from tests.servers.gateway import Canned
 from workers.storage.port import Provider
@@ -46,7 +46,7 @@ async def verified(
     key, secret = seaweedfs.customer
     right = {"s3_bucket_name": "results", "s3_access_key_id": key, "s3_secret_access_key": secret}
     spec = spec_of("s3", **{**right, **changes})
-    return await verify(provider, spec, KEY, timeout=5, job="job", location=location, multipart=multipart)
+    return await verify(provider, spec, KEY, timeout=WITHIN, job="job", location=location, multipart=multipart)
 
 
 @pytest.mark.parametrize("refusal", [redirected, malformed, opted_in])

@@ -15,7 +15,7 @@ from app.messages.job import Job, Reply
 from app.messages.sealing import Sealer, new_key
 from app.monitor.board import Board
 from tests.faults.test_steps import denied
-from tests.faults.verifying import BODIES, providers, spec_of
+from tests.faults.verifying import BODIES, BOUND, WITHIN, providers, spec_of
 from tests.servers.odd import answering
 from tests.types.every import STORAGES
 from workers import sightings
@@ -49,7 +49,7 @@ async def carried_out(
 
     now = time.time()
     parts = {"id": next(ids), "account": 1, "spec": BODIES["oss"], "key": "k", "reply_to": "replies"}
-    parts |= {"submitted": now, "start_by": now + 5, "deadline": now + 10, **changes}
+    parts |= {"submitted": now, "start_by": now + BOUND, "deadline": now + 2 * BOUND, **changes}
     async with AsyncRedis.from_url(redis_url) as redis:
         claims, clock = Claims(redis, 60), Clock()
         board = Board(redis, clock, jobs=100, worker="w")
@@ -59,7 +59,7 @@ async def carried_out(
 
         seen = Sightings(redis, clock, sealer)
         verifications = Verifications(
-            "w", sealer, provider_for, claims, clock, board, seen, 5, propagation_seconds=propagation_seconds
+            "w", sealer, provider_for, claims, clock, board, seen, BOUND, propagation_seconds=propagation_seconds
         )
         await verifications.carry_out(sealer.seal(Job(**parts).content()))
         popped = await redis.lrange("replies", 0, -1)
@@ -110,10 +110,10 @@ async def test_a_new_key_is_waited_for_and_an_old_one_is_not(redis_url: str, mon
         async with providers(host.url) as provider_for:
             provider = await provider_for(spec_of("oss", host.url))
             host.firsts = [refusal] * 3
-            (first,) = await carried_out(redis_url, provider, 5, spec=spec)
+            (first,) = await carried_out(redis_url, provider, WITHIN, spec=spec)
             monkeypatch.setattr(sightings, "NEW_SECONDS", 0.0)
             host.firsts = [refusal]
-            (second,) = await carried_out(redis_url, provider, 5, spec=spec)
+            (second,) = await carried_out(redis_url, provider, WITHIN, spec=spec)
     assert first.ok and first.attempts == 4, first
     assert second.code == "write_denied" and second.attempts is None, second
 

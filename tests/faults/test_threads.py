@@ -3,8 +3,7 @@
 import asyncio
 import socket
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,32 +12,27 @@ import pytest
 from app.domain.faults import Fault
 from app.domain.types.base import Spec
 from app.domain.verification import Report
-from tests.faults.verifying import KEY, failed, providers, ready, spec_of
+from tests.faults.verifying import BOUND, KEY, WITHIN, failed, left_at_the_bound, providers, ready, spec_of
 from tests.servers.odd import STORED, answering, gated
+from tests.stack import eventually
 from workers.egress import asynchronous
 from workers.storage import oss
 from workers.storage.port import Provider
 from workers.verify import verify
 
-SECONDS = 1.0
+Passes = Callable[[float], None]
 
 
-async def verified(provider: Provider, spec: Spec) -> Report:
-    """The report, which is there in time."""
-    began = time.monotonic()
-    report = await verify(provider, spec, KEY, timeout=SECONDS, job="job")
-    assert time.monotonic() - began < SECONDS + 0.5
-    return report
-
-
-async def until(happened: threading.Event) -> None:
-    assert await asyncio.to_thread(happened.wait, 5)
+async def verified(provider: Provider, spec: Spec, timeout: float = WITHIN) -> Report:
+    return await verify(provider, spec, KEY, timeout=timeout, job="job")
 
 
 @dataclass
 class SlowNames:
-    """A resolver that finds `slow.invalid` here, when it is told to; `asked` are the names of all look-ups."""
+    """A resolver that finds `slow.invalid` here, when it is told to; `asked` are the names of all look-ups, `wanted`
+    those of which there is to be one."""
 
+    wanted: list[str] = field(default_factory=list)
     begun: threading.Event = field(default_factory=threading.Event)
     answered: threading.Event = field(default_factory=threading.Event)
     asked: list[str] = field(default_factory=list)
@@ -52,17 +46,24 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowNames]:
         slow.asked.append(host)
         if host.endswith("slow.invalid."):
             slow.begun.set()
-            assert slow.answered.wait(10)
+            assert slow.answered.wait(WITHIN)
             host = "127.0.0.1"
         return look_up(host, *arguments, **options)
 
+    resolve = asynchronous._Resolver.resolve
+
+    async def noted(resolver: Any, host: str, *arguments: Any, **options: Any) -> Any:
+        slow.wanted.append(host)
+        return await resolve(resolver, host, *arguments, **options)
+
+    monkeypatch.setattr(asynchronous._Resolver, "resolve", noted)
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     yield slow
     slow.answered.set()
 
 
 async def test_a_name_that_waits_behind_a_slow_one_is_given_up_in_time(
-    names: SlowNames, monkeypatch: pytest.MonkeyPatch
+    names: SlowNames, monkeypatch: pytest.MonkeyPatch, time_passes: Passes
 ) -> None:
     monkeypatch.setattr(asynchronous, "LOOKUP_THREADS", 1)
     with answering(STORED) as host:
@@ -70,10 +71,11 @@ async def test_a_name_that_waits_behind_a_slow_one_is_given_up_in_time(
             urls = ("http://slow.invalid", "http://waiting.invalid", host.url.replace("127.0.0.1", "localhost"))
             first, second, local = (spec_of("s3compatible", url) for url in urls)
             provider, *_ = [await ready(provider_for, spec) for spec in (first, second, local)]
-            slow = asyncio.create_task(verified(provider, first))
-            await until(names.begun)
-            waiting = await verified(provider, second)
-            for report in (waiting, await slow):
+            slow = asyncio.create_task(verified(provider, first, BOUND))
+            await eventually(names.begun.is_set, "the slow one has the thread")
+            waiting = verified(provider, second, BOUND)
+            reports = await left_at_the_bound([waiting], time_passes, lambda: "waiting.invalid" in names.wanted)
+            for report in (*reports, await slow):
                 assert failed(report) == [("resolve", Fault.TIMEOUT)], report
             names.answered.set()
             report = await verified(provider, local)
@@ -82,7 +84,7 @@ async def test_a_name_that_waits_behind_a_slow_one_is_given_up_in_time(
 
 
 async def test_a_name_that_is_slow_holds_one_thread_however_many_ask_for_it(
-    names: SlowNames, monkeypatch: pytest.MonkeyPatch
+    names: SlowNames, monkeypatch: pytest.MonkeyPatch, time_passes: Passes
 ) -> None:
     monkeypatch.setattr(asynchronous, "LOOKUP_THREADS", 2)
     with answering(STORED) as host:
@@ -93,7 +95,9 @@ async def test_a_name_that_is_slow_holds_one_thread_however_many_ask_for_it(
             provider, *_ = [await ready(provider_for, spec) for spec in (slow, local, found)]
             # The last of these comes when nobody waits any more, and the look-up still does.
             for number in (5, 1):
-                reports = await asyncio.gather(*(verified(provider, slow) for _ in range(number)))
+                names.wanted.clear()
+                asking = [verified(provider, slow, BOUND) for _ in range(number)]
+                reports = await left_at_the_bound(asking, time_passes, lambda n=number: len(names.wanted) == n)
                 assert [failed(report) for report in reports] == [[("resolve", Fault.TIMEOUT)]] * number
                 assert (await verified(provider, local)).ok, "the other thread is free"
             assert names.asked.count("slow.invalid.") == 1
@@ -102,15 +106,18 @@ async def test_a_name_that_is_slow_holds_one_thread_however_many_ask_for_it(
 
 
 async def test_a_call_that_waits_behind_a_silent_host_is_given_up_in_time_and_never_made(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, time_passes: Passes
 ) -> None:
     monkeypatch.setattr(oss, "THREADS", 1)
     spec = spec_of("oss")
     with gated(STORED) as host:
-        async with providers(host.url, verify_seconds=10) as provider_for:
-            silent = asyncio.create_task(verified(await provider_for(spec), spec))
-            await asyncio.to_thread(_until_called, host.requests)
-            waiting = await verified(await provider_for(spec), spec)
+        async with providers(host.url, verify_seconds=BOUND) as provider_for:
+            provider: Any = await provider_for(spec)
+            silent = asyncio.create_task(verified(provider, spec, BOUND))
+            await eventually(lambda: host.requests, "the host is called")
+            (waiting,) = await left_at_the_bound(
+                [verified(provider, spec, BOUND)], time_passes, lambda: provider._threads._work_queue.qsize() == 1
+            )
             assert failed(waiting) == [("connect", Fault.TIMEOUT)], waiting
             assert not waiting.left_behind
             assert failed(await silent)[0] == ("upload", Fault.TIMEOUT)
@@ -121,14 +128,15 @@ async def test_a_call_that_waits_behind_a_silent_host_is_given_up_in_time_and_ne
 
 
 async def test_a_call_that_was_given_up_while_its_name_was_looked_up_uploads_nothing(
-    names: SlowNames, monkeypatch: pytest.MonkeyPatch
+    names: SlowNames, monkeypatch: pytest.MonkeyPatch, time_passes: Passes
 ) -> None:
     """The report has said by then that nothing was uploaded."""
     monkeypatch.setattr(oss, "THREADS", 1)
     spec = spec_of("oss")
     with answering(STORED) as host:
         async with providers(oss_endpoint=host.url.replace("127.0.0.1", "slow.invalid")) as provider_for:
-            given_up = await verified(await provider_for(spec), spec)
+            calling = verified(await provider_for(spec), spec, BOUND)
+            (given_up,) = await left_at_the_bound([calling], time_passes, names.begun.is_set)
             # No customer can have mistyped a name so that nobody says whether it is there.
             assert failed(given_up) == [("resolve", Fault.EGRESS_UNAVAILABLE)], given_up
             assert not given_up.left_behind
@@ -137,20 +145,14 @@ async def test_a_call_that_was_given_up_while_its_name_was_looked_up_uploads_not
     assert [request.partition(b" ")[0] for request in host.requests] == [b"PUT", b"DELETE"]
 
 
-async def test_an_upload_that_is_not_answered_on_an_open_connection_is_told_as_left_behind() -> None:
+async def test_an_upload_that_is_not_answered_on_an_open_connection_is_told_as_left_behind(time_passes: Passes) -> None:
     spec = spec_of("oss")
     with answering(STORED) as host:
-        async with providers(host.url) as provider_for:
+        async with providers(host.url, verify_seconds=BOUND) as provider_for:
             assert (await verified(await provider_for(spec), spec)).ok
             host.replies["PUT"] = b""
-            host.pauses["PUT"] = 5
-            report = await verified(await provider_for(spec), spec)
+            host.requests.clear()
+            uploading = verified(await provider_for(spec), spec, BOUND)
+            (report,) = await left_at_the_bound([uploading], time_passes, lambda: host.requests)
     assert failed(report)[0] == ("upload", Fault.TIMEOUT), report
     assert [step.outcome for step in report.steps][:3] == ["skipped"] * 3
-
-
-def _until_called(requests: list[bytes]) -> None:
-    ends = time.monotonic() + 5
-    while not requests:
-        assert time.monotonic() < ends
-        time.sleep(0.01)

@@ -16,7 +16,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from yarl import URL
 
-from tests.faults.verifying import BODIES, providers, spec_of
+from tests.faults.verifying import BODIES, WITHIN, providers, spec_of
 from tests.servers.odd import silent
 from tests.types.every import STORAGES
 from workers.verify import BODY, verify
@@ -79,7 +79,7 @@ async def verified(recorder: Recorder, *names: str) -> None:
     async with providers(recorder.url) as provider_for:
         for name in names:
             spec = spec_of(name, recorder.url)
-            report = await verify(await provider_for(spec), spec, "in/dropoff-verify-0.txt", timeout=5, job="job")
+            report = await verify(await provider_for(spec), spec, "in/dropoff-verify-0.txt", timeout=WITHIN, job="job")
             assert report.ok, report
 
 
@@ -139,7 +139,10 @@ async def test_many_credentials_at_once_on_one_client_each_sign_by_their_own(rec
     async with providers() as provider_for:
         provider = await provider_for(specs[0])
         reports = await asyncio.gather(
-            *(verify(provider, spec, f"dropoff-verify-{n}.txt", timeout=20, job="j") for n, spec in enumerate(specs))
+            *(
+                verify(provider, spec, f"dropoff-verify-{n}.txt", timeout=WITHIN, job="j")
+                for n, spec in enumerate(specs)
+            )
         )
     assert all(report.ok for report in reports)
     seen: list[str] = []

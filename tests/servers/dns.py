@@ -19,10 +19,12 @@ Answers = Sequence[Sequence[str]]
 
 @dataclass
 class Dns:
-    """One such server: its table, and the names that were asked for. A name without answers is met with silence."""
+    """One such server: its table, and the names that were asked for. A name without answers is met with silence, for as
+    long as the server lasts; `waiting` are such questions and who asked them."""
 
     table: Mapping[str, Answers]
     asked: list[str] = field(default_factory=list)
+    waiting: list[tuple[bytes, object]] = field(default_factory=list)
     _times: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     def answer_by(self, table: Mapping[str, Answers]) -> None:
@@ -37,7 +39,7 @@ class Dns:
         self.asked.append(name)
         answers = self.table.get(name)
         if answers is None:
-            return query[:2] + struct.pack(">5H", 0x8180 | NO_SUCH_NAME, 1, 0, 0, 0) + question
+            return _no_such_name(query)
         if not answers:
             return None
         time = self._times[name, kind]
@@ -46,6 +48,10 @@ class Dns:
         packed = [each.packed for each in addresses if each.version == (4 if kind == A else 6)]
         records = [struct.pack(">3HIH", 0xC00C, kind, 1, 0, len(each)) + each for each in packed]
         return query[:2] + struct.pack(">5H", 0x8180, 1, len(records), 0, 0) + question + b"".join(records)
+
+
+def _no_such_name(query: bytes) -> bytes:
+    return query[:2] + struct.pack(">5H", 0x8180 | NO_SUCH_NAME, 1, 0, 0, 0) + _question(query)[1]
 
 
 def _question(query: bytes) -> tuple[str, bytes]:
@@ -68,9 +74,13 @@ def dns(address: str, table: Mapping[str, Answers]) -> Iterator[Dns]:
             while True:
                 query, asker = listening.recvfrom(4096)
                 if not query:
-                    return
+                    break
                 if reply := running.reply(query):
                     listening.sendto(reply, asker)
+                else:
+                    running.waiting.append((query, asker))
+            for query, asker in running.waiting:
+                listening.sendto(_no_such_name(query), asker)
 
         serving = threading.Thread(target=serve)
         serving.start()

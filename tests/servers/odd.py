@@ -1,6 +1,8 @@
 """Hosts that are no storage: silent, talkative in HTML, redirecting, slow; each counts what reaches it."""
 
+import atexit
 import contextlib
+import functools
 import select
 import socket
 import threading
@@ -16,7 +18,6 @@ PAGE = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(HTML
 """What a web server says, whatever is asked."""
 
 FOREVER_SECONDS = 60
-DRIPPING_SECONDS = 10
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Odd:
     replies: dict[str, bytes] = field(default_factory=dict)
     pauses: dict[str, float] = field(default_factory=dict)
     cuts: set[str] = field(default_factory=set)
+    holds: dict[str, threading.Event] = field(default_factory=dict)
     firsts: list[bytes] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
 
@@ -92,8 +94,14 @@ def everywhere(reply: bytes, port: int = 0) -> contextlib.AbstractContextManager
 
 
 def silent() -> contextlib.AbstractContextManager[Odd]:
-    """Accepts connections and never answers."""
-    return _host(lambda connection, _, over: over.wait(FOREVER_SECONDS) and None)
+    """Accepts connections, takes a request on each, and never answers."""
+
+    def talk(connection: socket.socket, odd: Odd, over: threading.Event) -> None:
+        if request := _request(connection):
+            odd.requests.append(request)
+        over.wait(FOREVER_SECONDS)
+
+    return _host(talk)
 
 
 def answering(reply: bytes, **others: bytes) -> contextlib.AbstractContextManager[Odd]:
@@ -101,7 +109,8 @@ def answering(reply: bytes, **others: bytes) -> contextlib.AbstractContextManage
 
     One of `others` is the answer where its name (of a method, of a parameter) stands in the request's first line, the
     last such winning. `replies` has them all, to be changed at any time, and `pauses` the seconds to wait before. What
-    is among its `cuts` is not answered, and the connection closed; `firsts` are what the next uploads are answered.
+    is among its `holds` is not answered before that happens; what is among its `cuts` is not at all, and the connection
+    is closed. `firsts` are what the next uploads are answered.
 
     An empty reply is none: the request stays unanswered.
     """
@@ -118,6 +127,9 @@ def _answer(connection: socket.socket, odd: Odd, over: threading.Event) -> None:
         if odd.firsts and line.startswith(("PUT ", "POST ")):
             said = odd.firsts.pop(0)
         over.wait(max((seconds for name, seconds in odd.pauses.items() if name in line), default=0))
+        for event in [event for name, event in odd.holds.items() if name in line]:
+            while not event.wait(0.05) and not over.is_set():
+                pass
         connection.sendall(said.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if line.startswith("HEAD ") else said)
 
 
@@ -155,8 +167,8 @@ def _request(connection: socket.socket) -> bytes:
         received += chunk
     head, _, body = received.partition(b"\r\n\r\n")
     lengths = [line.split(b":")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
-    while len(body) < (int(lengths[0]) if lengths else 0):
-        body += connection.recv(65536)
+    while len(body) < (int(lengths[0]) if lengths else 0) and (chunk := connection.recv(65536)):
+        body += chunk
     return head + b"\r\n\r\n" + body
 
 
@@ -177,7 +189,7 @@ def redirecting(to: str, status: int = 307) -> contextlib.AbstractContextManager
 def dripping(
     start: bytes, again: bytes, every: float = 0.5, asked: bool = True
 ) -> contextlib.AbstractContextManager[Odd]:
-    """Says `start`, and `again` each `every` seconds, for DRIPPING_SECONDS at most.
+    """Says `start`, and `again` each `every` seconds, for FOREVER_SECONDS at most.
 
     It first waits for a request, unless it is not to be `asked`.
     """
@@ -186,15 +198,17 @@ def dripping(
         if asked:
             odd.requests.append(_request(connection))
         connection.sendall(start)
-        ends = time.monotonic() + DRIPPING_SECONDS
+        ends = time.monotonic() + FOREVER_SECONDS
         while time.monotonic() < ends and not over.wait(every):
             connection.sendall(again)
 
     return _host(talk)
 
 
+@functools.cache
 def dead_url() -> str:
-    """The address of a port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-    return f"http://127.0.0.1:{port}"
+    """The address of a port on which nobody listens, and that nobody else is given while this process lasts."""
+    mute = socket.socket()
+    atexit.register(mute.close)
+    mute.bind((ADDRESS, 0))
+    return f"http://{ADDRESS}:{mute.getsockname()[1]}"
