@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from sqlalchemy.engine import make_url
+
 from app.messages.keys import QUEUE
 from tests.e2e.test_outages import administrator, other_redis
 from tests.faults_e2e.stage import Stage
@@ -171,6 +173,22 @@ def postgres_frozen(stage: Stage) -> Iterator[None]:
     yield
 
 
+@contextlib.contextmanager
+def postgres_cut_in_commits(stage: Stage) -> Iterator[None]:
+    """Five times the API processes are cut off while a create is being committed, which it is."""
+    assert stage.database
+    assert stage.apis_database
+    name = make_url(stage.deployment.database_url).database
+    assert name
+    with stage.database.slow_commits(name) as committing:
+        for _ in range(5):
+            until(committing, "a create is being committed", AMBUSH_SECONDS)
+            stage.apis_database.cut()
+            time.sleep(0.7)
+            stage.apis_database.mend()
+    yield
+
+
 def _links(stage: Stage, name: str) -> list[Link]:
     assert stage.apis_database
     return {
@@ -296,6 +314,7 @@ CASES = (
     Case("postgres crashed (SIGQUIT)", partial(postgres_ended, number=signal.SIGQUIT)),
     Case("postgres backends terminated", postgres_backends_terminated),
     Case("postgres SIGSTOP 10 s", postgres_frozen),
+    Case("postgres cut in 5 commits", postgres_cut_in_commits),
     Case("api-postgres stalled 8 s", _linked("api-postgres", 8, stalled=True)),
     Case("api-postgres cut 5 s", _linked("api-postgres", 5, cut=True)),
     Case("api-redis +250 ms each way", _linked("api-redis", 8, delay=0.25)),

@@ -29,6 +29,17 @@ EMPTY_SECONDS = 120.0
 """How soon after a fault no file of ours lies in any bucket."""
 
 
+# While this is there, a create takes half a second to commit.
+_SLOW = (
+    "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END $$; "
+    "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON destinations DEFERRABLE INITIALLY DEFERRED "
+    "FOR EACH ROW EXECUTE FUNCTION slow()"
+)
+_AS_EVER = "DROP TRIGGER slow ON destinations; DROP FUNCTION slow"
+# An error where no commit is under way.
+_COMMITTING = "SELECT 1 / count(*) FROM pg_stat_activity WHERE query LIKE 'COMMIT%' AND wait_event = 'PgSleep'"
+
+
 class Database(Postgres):
     """A PostgreSQL that can be ended and started again with its data."""
 
@@ -53,6 +64,15 @@ class Database(Postgres):
     def terminate_backends(self) -> None:
         self._sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = current_user "
                   "and pid <> pg_backend_pid()").check_returncode()  # fmt: skip
+
+    @contextlib.contextmanager
+    def slow_commits(self, database: str) -> Iterator[Callable[[], bool]]:
+        """Creates take half a second to commit while the block lasts; yields what says whether one does so now."""
+        self._sql(_SLOW, database).check_returncode()
+        try:
+            yield lambda: self._sql(_COMMITTING).returncode == 0
+        finally:
+            self._sql(_AS_EVER, database).check_returncode()
 
     def connections(self) -> int:
         """How many there are to all databases."""

@@ -73,8 +73,8 @@ class Postgres(Server):
             self._process.wait(STOP_SECONDS)
         super()._stop()
 
-    def _sql(self, statement: str) -> "subprocess.CompletedProcess[bytes]":
-        url = f"postgresql://{USER}@{HOST}:{self.ports[0]}/postgres"
+    def _sql(self, statement: str, database: str = "postgres") -> "subprocess.CompletedProcess[bytes]":
+        url = f"postgresql://{USER}@{HOST}:{self.ports[0]}/{database}"
         command = [self._binaries / "psql", "--no-psqlrc", "--quiet", "--command", statement, url]
         environment = {**os.environ, "PGPASSWORD": self._password, "PGCONNECT_TIMEOUT": "5"}
         return subprocess.run(command, env=environment, capture_output=True, check=False, timeout=30)
