@@ -1,8 +1,10 @@
 """The command `dropoff`: what it understands. What a command needs is imported when it runs, so that each starts at
 once."""
 
+import atexit
 import contextlib
 import functools
+import gc
 import os
 import subprocess
 import sys
@@ -28,6 +30,8 @@ def main() -> None:
 
     Settings are environment variables; docs/operating.md explains each.
     """
+    # What is there at the end goes with the process: it need not be gone through before.
+    atexit.register(gc.freeze)
 
 
 def _settings() -> "Settings":

@@ -248,7 +248,7 @@ def test_an_upgrade_in_the_order_of_the_document_loses_no_request(composed: Comp
 
     def creates(*order: Api) -> list[Answer]:
         answers = []
-        while not over.is_set():
+        while not over.wait(0.1):
             answers.append(create(*order))
         return answers
 

@@ -54,9 +54,7 @@ class ClosedSession(AioSession):
         self._components.register_component("config_store", store)
 
     def _register_data_loader(self) -> None:
-        # By default, models in the home directory come before botocore's.
-        loader = Loader([Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
-        self._components.register_component("data_loader", loader)
+        self._components.register_component("data_loader", _MODELS)
 
     def _register_user_agent_creator(self) -> None:
         creator = UserAgentString(
@@ -85,6 +83,8 @@ class ClosedSession(AioSession):
 
 
 _VARIABLES: Mapping[str, tuple[Any, Any, Any, Any]] = BOTOCORE_DEFAUT_SESSION_VARIABLES
+# By default, models in the home directory come before botocore's. Each is read once in a process.
+_MODELS = Loader([Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
 
 
 def client_config(session: aiohttp.ClientSession, addressing: str) -> AioConfig:
