@@ -100,7 +100,7 @@ def delivering(providers: Callable[[Spec], Awaitable[Provider]], tmp_path: Path)
     return Delivering(providers, tmp_path)
 
 
-@pytest.mark.parametrize("size", [0, 1, 16 * MIB, 16 * MIB + 1, 35 * MIB])
+@pytest.mark.parametrize("size", [0, 1, 16 * MIB, 16 * MIB + 1, 100 * MIB])
 async def test_a_file_arrives_as_it_is_at_the_source(delivering: Delivering, backend: Backend, size: int) -> None:
     spec, file = delivering.spec(dict(backend.right)), delivering.file(size)
     outcome = await delivering.deliver(spec, file)
