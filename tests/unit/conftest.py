@@ -1,11 +1,20 @@
 """Databases with the schema of this release, on each kind that the product runs on."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.store.engine import migrate, open_engine
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patient_with_databases() -> Iterator[None]:
+    """No database here is away because the machine was slow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.store.engine.ANSWER_SECONDS", 60.0)
+        patch.setattr("app.store.sqlite.BUSY_SECONDS", 60.0)
+        yield
 
 
 @pytest.fixture

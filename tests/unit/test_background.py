@@ -27,7 +27,7 @@ async def test_no_error_of_a_step_ends_it_and_the_first_of_each_streak_is_logged
     task = Background("test-errors", step)
     with capture_logs() as logged:
         async with task.running():
-            await asyncio.wait_for(done.wait(), 5)
+            await asyncio.wait_for(done.wait(), 30)
             await asyncio.sleep(0.03)
             assert not task.ended
     assert [line["event"] for line in logged] == ["background task failed", "background task works again"]
@@ -44,7 +44,7 @@ async def test_a_stop_cancels_the_step_under_way() -> None:
     task = Background("test-stop", step)
     task.start()
     await began.wait()
-    await asyncio.wait_for(task.stop(), 1)
+    await asyncio.wait_for(task.stop(), 30)
     assert not task.ended
 
 
@@ -63,7 +63,7 @@ async def test_a_cancellation_that_is_lost_is_made_again() -> None:
     task = Background("test-lost", step)
     task.start()
     await began.wait()
-    await asyncio.wait_for(task.stop(), 5)
+    await asyncio.wait_for(task.stop(), 30)
     assert lost.is_set()
 
 

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from app.domain.errors import InvalidParameters, InvalidRequest, JobNotFound, To
 from app.domain.faults import Fault
 from app.domain.verification import Report, Step, StepReport
 from app.messages.clock import Clock
-from app.messages.connections import connect, parse_redis_url
+from app.messages.connections import connect
 from app.messages.job import Job
 from app.monitor import feed as feeds
 from app.monitor.board import ALL, REPORT_BYTES, STREAM, STREAM_LENGTH, Board, account_key, job_key, minute_key
@@ -26,6 +27,7 @@ from app.monitor.feed import Feed, written
 from app.monitor.history import SCAN, History
 from app.monitor.job import JobState, JobView, parse_job_query
 from app.settings import Settings
+from tests.stack import patient
 from tests.unit.sampling import sample
 from tests.unit.test_specs import GOOD
 
@@ -42,7 +44,7 @@ def settings(redis_url: str) -> Settings:
 @pytest.fixture
 async def redis(settings: Settings) -> AsyncIterator[Redis]:
     """An empty Redis."""
-    async with connect(settings.redis_url.get_secret_value()) as client:
+    async with patient(settings.redis_url.get_secret_value()) as client:
         await client.flushdb()
         yield client
 
@@ -50,13 +52,18 @@ async def redis(settings: Settings) -> AsyncIterator[Redis]:
 @pytest.fixture
 async def raw(settings: Settings, redis: Redis) -> AsyncIterator[Redis]:
     """The same Redis, for who reads what need not be text."""
-    address = parse_redis_url(settings.redis_url.get_secret_value())
-    async with address.connect(decode=False, seconds=feeds.READ_SECONDS + 5) as client:
+    async with patient(settings.redis_url.get_secret_value(), decode=False) as client:
         yield client
 
 
 def history(client: Redis) -> History:
     return History(client, Clock())
+
+
+async def counted(client: Redis) -> tuple[list[int], Counter[str]]:
+    """The last minutes in which anything was counted, and what was in all of them."""
+    counts = {minute: each for minute, each in (await history(client).minutes(5)).items() if each}
+    return [*counts], sum(map(Counter, counts.values()), Counter())
 
 
 def job(account: int = ACCOUNT, **changes: Any) -> Job:
@@ -105,7 +112,7 @@ async def test_a_job_is_followed_from_the_queue_to_its_verdict(redis: Redis, set
     assert (shown.account, shown.type, shown.host, shown.destination) == (ACCOUNT, "s3", "b.example", "0123456789AB")
     assert detail.report == report(of).as_answer()
     assert await redis.ttl(job_key(of.id)) > 3600
-    ((_, counts),) = [each for each in (await history(redis).minutes(2)).items() if each[1]]
+    _, counts = await counted(redis)
     assert counts.items() > {"s3:queued": 1, "s3:succeeded": 1}.items()
 
 
@@ -164,18 +171,19 @@ async def test_what_a_worker_began_and_nobody_ended_is_lost_and_the_rest_expired
 
 
 async def test_each_outcome_is_counted_once_by_its_minute(redis: Redis, settings: Settings) -> None:
-    of, other = job(), job(spec={"type": "oss", **GOOD["oss"]}, submitted=time.time() - 2)
+    of, other = job(), job(spec={"type": "oss", **GOOD["oss"]}, submitted=time.time() - 200)
     refused = report(of, Fault.WRITE_DENIED)
     await noted(
         redis, settings, of, (JobState.QUEUED, {}), (JobState.LOST, {}), (JobState.FAILED, {**ONE, "report": refused})
     )
     await noted(redis, settings, other, (JobState.FAILED, {**ONE, "report": report(other, Fault.WRITE_DENIED)}))
-    ((minute, counts),) = [each for each in (await history(redis).minutes(2)).items() if each[1]]
+    minutes, counts = await counted(redis)
     ((bucket, one),) = [(name, n) for name, n in counts.items() if name.startswith("oss:ms:")]
-    assert (2000 <= int(bucket.rpartition(":")[2]) < 4000, one) == (True, 1)
+    assert (200_000 <= int(bucket.rpartition(":")[2]) < 300_000, one) == (True, 1)
     del counts[bucket]
     assert counts == {"s3:queued": 1, "s3:lost": 1, "oss:failed:write_denied": 1}
-    assert 3600 < await redis.ttl(minute_key(minute)) <= 7200
+    for minute in minutes:
+        assert 3600 < await redis.ttl(minute_key(minute)) <= 7200
 
 
 async def test_a_board_that_cannot_be_written_is_no_fault_of_anybody(
@@ -393,7 +401,7 @@ async def followed(feed: Feed, account: int | None, after: str | None = None) ->
 
 async def views(news: Any, number: int) -> list[JobView]:
     found: list[JobView] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(found) < number:
             found += [event.job for event in (await anext(news)).events]
     return found
@@ -468,7 +476,7 @@ async def test_a_listener_that_falls_behind_is_let_go_and_can_resume(
 
 async def test_a_silent_stream_shows_that_it_is_alive(raw: Redis) -> None:
     async with followed(Feed(raw, heartbeat_seconds=0.1), None) as news:
-        sign = await asyncio.wait_for(anext(news), 5)
+        sign = await asyncio.wait_for(anext(news), 30)
         assert not sign.events
 
 
@@ -540,7 +548,7 @@ async def test_no_error_ends_the_reader_of_the_stream(
         with monkeypatch.context() as broken:
             broken.setattr(feeds, "_events", lambda _: 1 / 0)
             await noted(redis, settings, job(), (JobState.QUEUED, {}))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while sample("dropoff_background_failures_total", task="feed") == failures:
                     await asyncio.sleep(0.01)
         await noted(redis, settings, of, (JobState.QUEUED, {}))
@@ -557,8 +565,10 @@ async def test_listeners_that_come_and_go_leave_one_reader_and_then_none(raw: Re
 
     await asyncio.gather(*(listen() for _ in range(20)))
     async with followed(feed, None), followed(feed, None):
-        await asyncio.sleep(0.1)
-        assert [client["cmd"] for client in await redis.client_list()].count("xread") == 1
+        async with asyncio.timeout(30):
+            while not (readers := [each for each in await redis.client_list() if each["cmd"] == "xread"]):
+                await asyncio.sleep(0.01)
+        assert len(readers) == 1
     assert feed.reader._task is None
 
 

@@ -10,9 +10,8 @@ from celery import Celery
 from redis import Redis
 
 from app.messages.broker import MAX_BYTES, VERSION, Message, NotOurs, envelope, opened, publish
-from app.messages.connections import connect
 from app.messages.keys import QUEUE, TASK
-from tests.stack import redis_server
+from tests.stack import patient, redis_server
 
 JOB = "0d9a4a3e-6f0c-4a8e-9d3a-7a2f0a7a9b10"
 OURS_ALONE = {"published", "version"}
@@ -41,7 +40,7 @@ async def test_the_envelope_is_what_celery_itself_puts_on_the_queue(redis_url: s
     celery.close()
     with Redis.from_url(redis_url) as client:
         theirs = json.loads(client.rpop(QUEUE))
-        async with connect(redis_url) as publishing:
+        async with patient(redis_url) as publishing:
             await publish(publishing, JOB, "sealed", 1000.5)
         raw = client.rpop(QUEUE)
         assert client.keys() == [b"_kombu.binding.dropoff", b"_kombu.binding_permanent.dropoff"]

@@ -8,9 +8,9 @@ import pytest
 import redis
 from redis.exceptions import RedisError
 
-from app.messages.connections import Address, BadRedisUrl, ClusterMode, connect, parse_redis_url, refuse_cluster
+from app.messages.connections import Address, BadRedisUrl, ClusterMode, parse_redis_url, refuse_cluster
 from tests.servers.proxy import link
-from tests.stack import REDIS_PASSWORD, free_port, redis_server
+from tests.stack import REDIS_PASSWORD, free_port, patient, redis_server
 
 SECRET = "SENTINEL"
 
@@ -86,26 +86,30 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 async def test_who_finds_all_connections_in_use_waits_for_one(redis_url: str) -> None:
-    async with parse_redis_url(redis_url).connect(connections=2, wait_seconds=5) as client:
+    async with parse_redis_url(redis_url).connect(connections=2, wait_seconds=60, seconds=60) as client:
         waiting = [client.blpop(["nothing"], timeout=1) for _ in range(2)]
         answers = await asyncio.gather(*waiting, *(client.ping() for _ in range(50)))
     assert answers[2:] == [True] * 50
 
 
 async def test_who_waits_too_long_for_one_is_refused(redis_url: str) -> None:
-    async with parse_redis_url(redis_url).connect(connections=1, wait_seconds=0.2) as client:
-        held = asyncio.create_task(client.blpop(["nothing"], timeout=1))
-        await asyncio.sleep(0.1)
+    address = parse_redis_url(redis_url)
+    async with address.connect(connections=1, wait_seconds=0.2, seconds=60) as client, patient(redis_url) as other:
+        held = asyncio.create_task(client.blpop(["awaited"], timeout=60))
+        async with asyncio.timeout(30):
+            while "blpop" not in [each["cmd"] for each in await other.client_list()]:
+                await asyncio.sleep(0.01)
         with pytest.raises(RedisError):
             await client.ping()
-        await held
+        await other.rpush("awaited", "x")
+        assert await held
 
 
 async def test_a_socket_is_an_address_too(tmp_path: Path) -> None:
     with redis_server(tmp_path, "--unixsocket", str(tmp_path / "s")):
-        async with connect(f"unix://{tmp_path}/s?db=1") as client:
+        async with patient(f"unix://{tmp_path}/s?db=1") as client:
             assert await client.ping()
-        pool = parse_redis_url(f"unix://{tmp_path}/s").blocking_pool(seconds=1)
+        pool = parse_redis_url(f"unix://{tmp_path}/s").blocking_pool(seconds=30)
         assert redis.Redis(connection_pool=pool).ping()
         pool.disconnect()
 
@@ -128,12 +132,12 @@ async def test_tls_is_verified_by_both_clients(
 async def answers(url: str) -> tuple[bool, bool]:
     """Whether Redis answers the asyncio client, and the blocking one."""
     address = parse_redis_url(url)
-    async with address.connect() as client:
+    async with patient(url) as client:
         try:
             first = bool(await client.ping())
         except (RedisError, OSError):
             first = False
-    pool = address.blocking_pool(seconds=2)
+    pool = address.blocking_pool(seconds=30, connect_seconds=30)
     try:
         second = bool(await asyncio.to_thread(redis.Redis(connection_pool=pool).ping))
     except (RedisError, OSError):
@@ -146,9 +150,9 @@ async def test_cluster_mode_is_refused_and_one_that_does_not_answer_passes(redis
     # Else it would listen on a port that is 10,000 more than its own, which may be none.
     bus = ("--cluster-port", str(free_port()))
     with redis_server(tmp_path, "--cluster-enabled", "yes", *bus) as clustered:
-        async with connect(clustered) as client:
+        async with patient(clustered) as client:
             with pytest.raises(ClusterMode, match="cluster mode"):
                 await refuse_cluster(client)
     for url in (redis_url, "redis://127.0.0.1:1/0"):
-        async with connect(url) as client:
+        async with patient(url) as client:
             await refuse_cluster(client)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import resource
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,9 +15,12 @@ from app.web import connections
 from app.web.connections import Connections, Refusals, attended, in_time, room_for_connections
 from app.web.errors import envelope
 
-HEAD = 0.5
+HEAD = 20.0
+"""What each test lets pass, where that is to be too long."""
+PATIENCE = 30.0
 REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 HELD = REQUEST.replace(b"/ ", b"/held ")
+Passes = Callable[[float], None]
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -26,6 +29,7 @@ class Door:
     """A server with two paths: `/`, which is answered at once, and `/held`, when `gate` is set. `/body` reads one."""
 
     port: int = 0
+    received: int = 0
     held: int = 0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     told: list[dict[str, Any]] = field(default_factory=list)
@@ -37,9 +41,15 @@ class Door:
         writer.write(sent)
         return reader, writer
 
+    async def until_received(self, count: int) -> None:
+        """Return when so many bytes have come, of all requests together."""
+        async with asyncio.timeout(PATIENCE):
+            while self.received < count:
+                await asyncio.sleep(0.01)
+
     async def until_held(self, count: int) -> None:
         """Return when so many requests have been under way."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while self.held < count:
                 await asyncio.sleep(0.01)
 
@@ -47,7 +57,7 @@ class Door:
         """The first line of the next answer; empty where the connection was closed."""
         reader, _ = stream
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
                 await reader.readexactly(length)
@@ -77,6 +87,13 @@ async def door(monkeypatch: pytest.MonkeyPatch, limit: int = 100, per_address: i
     await runner.setup()
     assert runner.server
     refusals = Refusals()
+    receive = connections.Connection.data_received
+
+    def counted(connection: connections.Connection, data: bytes) -> None:
+        made.received += len(data)
+        receive(connection, data)
+
+    monkeypatch.setattr(connections.Connection, "data_received", counted)
     monkeypatch.setattr(connections, "log", Log(made.told))
     protocols = Connections(runner.server, refusals, limit=limit, per_address=per_address, head_seconds=HEAD)
     listener = await asyncio.get_running_loop().create_server(protocols, "127.0.0.1", 0)
@@ -100,52 +117,64 @@ class Log:
         self._told.append(counts)
 
 
-async def test_a_connection_without_a_whole_head_is_closed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_without_a_whole_head_is_closed_in_time(
+    monkeypatch: pytest.MonkeyPatch, time_passes: Passes
+) -> None:
     async with door(monkeypatch) as at:
-        began = asyncio.get_running_loop().time()
-        streams = [await at.connect(sent) for sent in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: h\r\n")]
+        parts = (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: h\r\n")
+        streams = [await at.connect(sent) for sent in parts]
+        await at.until_received(sum(map(len, parts)))
+        time_passes(HEAD / 2)
+        await asyncio.sleep(0.1)
+        assert not any(reader.at_eof() for reader, _ in streams), "they have time yet"
+        time_passes(HEAD / 2)
         assert [await at.answer(stream) for stream in streams] == [b""] * 3
-        assert HEAD * 0.9 < asyncio.get_running_loop().time() - began < HEAD + 2
         assert at.told == [{"head_too_late": 1}], "one line, and the rest a minute later"
 
 
-async def test_a_head_that_dribbles_has_no_more_time_than_another(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_head_that_dribbles_has_no_more_time_than_another(
+    monkeypatch: pytest.MonkeyPatch, time_passes: Passes
+) -> None:
     async with door(monkeypatch) as at:
         stream = await at.connect()
-        began = asyncio.get_running_loop().time()
-
-        async def dribble() -> None:
-            for byte in REQUEST * 10:
-                stream[1].write(bytes([byte]))
-                await asyncio.sleep(HEAD / 8)
-
-        dribbling = asyncio.create_task(dribble())
+        for number, byte in enumerate(REQUEST[:9]):
+            stream[1].write(bytes([byte]))
+            await at.until_received(number + 1)
+            time_passes(HEAD / 8)
         assert await at.answer(stream) == b""
-        assert asyncio.get_running_loop().time() - began < HEAD + 2
-        dribbling.cancel()
 
 
 async def test_a_connection_serves_one_request_after_another_however_long_each_takes(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, time_passes: Passes
 ) -> None:
     async with door(monkeypatch) as at:
         stream = await at.connect(HELD)
-        await asyncio.sleep(2 * HEAD)
+        await at.until_held(1)
+        time_passes(2 * HEAD)
+        await asyncio.sleep(0.1)
         at.gate.set()
         assert await at.answer(stream) == b"HTTP/1.1 200 OK"
-        await asyncio.sleep(2 * HEAD)
+        time_passes(2 * HEAD)
+        await asyncio.sleep(0.1)
         stream[1].write(REQUEST)
         assert await at.answer(stream) == b"HTTP/1.1 200 OK", "it was idle, which is no head that is late"
         stream[1].write(REQUEST[:9])
+        await at.until_received(len(HELD + REQUEST) + 9)
+        time_passes(HEAD)
         assert await at.answer(stream) == b"", "a later head has no more time than the first"
 
 
-async def test_a_body_that_does_not_come_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_does_not_come_is_refused_in_time(
+    monkeypatch: pytest.MonkeyPatch, time_passes: Passes
+) -> None:
     monkeypatch.setattr(connections, "BODY_SECONDS", HEAD)
     async with door(monkeypatch) as at:
         head = b"POST /body HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n"
         whole, half = await at.connect(head + b"x" * 9), await at.connect(head + b"x")
         assert await at.answer(whole) == b"HTTP/1.1 200 OK"
+        await at.until_received(2 * len(head) + 10)
+        await asyncio.sleep(0.1)
+        time_passes(HEAD)
         assert await at.answer(half) == b"HTTP/1.1 408 Request Timeout"
         assert await at.answer(half) == b"", "and the connection is closed"
 
@@ -195,7 +224,7 @@ async def test_what_is_refused_again_and_again_is_one_line(monkeypatch: pytest.M
         refusals.note("too_many")
     refusals.note("head_too_late")
     assert told == [{"too_many": 1}]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while len(told) < 2:
             await asyncio.sleep(0.05)
     assert told[1] == {"too_many": 999, "head_too_late": 1}

@@ -17,7 +17,6 @@ from app.domain.faults import Fault
 from app.domain.result_set import ResultFile, ResultSetDraft
 from app.messages.broker import opened
 from app.messages.clock import Clock
-from app.messages.connections import connect
 from app.messages.delivery import DeliveryJob, DeliveryReport
 from app.messages.keys import DELIVERY_QUEUE, DELIVERY_REPORTS
 from app.messages.sealing import Sealer, new_key
@@ -29,6 +28,7 @@ from app.store.destinations import DestinationRepository
 from app.store.engine import migrate, open_engine
 from app.store.outbox import Outbox
 from app.store.result_sets import ResultSetRepository
+from tests.stack import patient
 from tests.types.every import GOOD
 
 SEALER = Sealer((new_key(),))
@@ -76,7 +76,7 @@ class Dispatching:
 
     async def noted(self, state: DeliveryState) -> Delivery:
         """The delivery once it is in `state`."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (found := await self.delivery()).state is not state:
                 await asyncio.sleep(0.02)
         return found
@@ -90,7 +90,7 @@ def report(job: DeliveryJob, state: DeliveryState, **more: Any) -> DeliveryRepor
 @pytest.fixture
 async def dispatching(redis_url: str, tmp_path: Path) -> AsyncIterator[Dispatching]:
     url = f"sqlite+aiosqlite:///{tmp_path}/d.db"
-    async with open_engine(url) as engine, connect(redis_url) as client, connect(redis_url, decode=False) as raw:
+    async with open_engine(url) as engine, patient(redis_url) as client, patient(redis_url, decode=False) as raw:
         await client.flushdb()
         await migrate(engine)
         yield Dispatching(engine, client, raw)
@@ -130,7 +130,7 @@ async def test_what_an_earlier_attempt_left_is_handed_on_sealed(dispatching: Dis
     assert first
     async with dispatching.dispatcher.receiving.running():
         await dispatching.say(first, DeliveryState.UPLOADING, upload="https://a-capability", sent=1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (await dispatching.delivery()).sent:
                 await asyncio.sleep(0.02)
     assert await dispatching.outbox.expire(datetime.now(UTC) + timedelta(minutes=1)) == (1, 0)
@@ -160,13 +160,14 @@ async def test_a_receipt_is_noted_and_a_forged_one_dropped(dispatching: Dispatch
 
 async def test_nothing_is_dispatched_without_a_worker_that_delivers(dispatching: Dispatching) -> None:
     await dispatching.announce()
+    later = time.time() + 600
     common = {"jobs": 5, "running": 0, "reading": True, "since": 0.0, "clock_offset": 0.0}
     async with dispatching.dispatcher.running():
-        await dispatching.heartbeats.give(Heartbeat(worker="verifies", at=time.time(), **common))
+        await dispatching.heartbeats.give(Heartbeat(worker="verifies", at=later, **common))
         dispatching.dispatcher.wake()
         await asyncio.sleep(0.3)
         assert (await dispatching.delivery()).state is DeliveryState.PENDING
-        await dispatching.heartbeats.give(Heartbeat(worker="delivers", at=time.time(), deliveries=True, **common))
+        await dispatching.heartbeats.give(Heartbeat(worker="delivers", at=later, deliveries=True, **common))
         dispatching.dispatcher.wake()
         await dispatching.noted(DeliveryState.UPLOADING)
     assert await dispatching.told()

@@ -15,7 +15,6 @@ from app.domain.errors import InvalidParameters, ParameterFault, TooManyVerifica
 from app.domain.faults import Fault
 from app.domain.verification import Report, Step, StepReport, VerificationFailed
 from app.messages.clock import Clock
-from app.messages.connections import connect
 from app.messages.job import Job
 from app.monitor import failures, traffic
 from app.monitor.board import Board
@@ -29,6 +28,7 @@ from app.web.auth import told
 from app.web.dashboard.words import OF_FAULTS, WORDS
 from app.web.errors import envelope
 from app.web.refusals import noting_refusals
+from tests.stack import patient
 from tests.unit.test_specs import GOOD
 
 SPEC = {**GOOD["s3"], "type": "s3"}
@@ -37,7 +37,7 @@ SPEC = {**GOOD["s3"], "type": "s3"}
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
     """An empty Redis."""
-    async with connect(redis_url) as client:
+    async with patient(redis_url) as client:
         await client.flushdb()
         yield client
 

@@ -9,11 +9,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from app.messages.connections import parse_redis_url
+from tests.stack import patient
 
 
 @pytest.fixture
 async def gathering(redis_url: str) -> AsyncIterator["Redis[str]"]:
-    client = parse_redis_url(redis_url).connect(gather=True)
+    client = patient(redis_url, gather=True)
     yield client
     await client.aclose()
 

@@ -21,7 +21,6 @@ from app.hold.leftovers import Leftovers, pause_after
 from app.hold.replies import Replies
 from app.messages.broker import opened
 from app.messages.clock import Clock
-from app.messages.connections import connect
 from app.messages.intents import Intents
 from app.messages.job import Job, Left, Reply
 from app.messages.keys import QUEUE, UNSETTLED, intent_key
@@ -30,6 +29,7 @@ from app.store.accounts import Accounts
 from app.store.engine import migrate, open_engine
 from app.store.leftovers import PER_ACCOUNT
 from app.store.leftovers import Leftovers as Store
+from tests.stack import patient
 from tests.unit.test_specs import GOOD
 
 OLD, NEW = new_key(), new_key()
@@ -55,7 +55,7 @@ def store(engine: AsyncEngine) -> Store:
 @pytest.fixture
 async def client(redis_url: str) -> AsyncIterator[Redis]:
     """An empty Redis, read as bytes."""
-    async with connect(redis_url, decode=False) as client:
+    async with patient(redis_url, decode=False) as client:
         await client.flushdb()
         yield client
 
@@ -282,7 +282,7 @@ async def test_while_the_database_is_away_nothing_is_forgotten(store: Store, cli
     await client.set(intent_key("token"), "sealed")
     async with process.leftovers.writing.running():
         process.leftovers.record(of, Left(), "token")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 in_redis = await client.exists(intent_key("token"))
                 if (await store.page(None, 1)).count:

@@ -54,7 +54,7 @@ class Store:
         if self.most >= self._together:
             self._are_together.set()
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await self._are_together.wait()
             await asyncio.sleep(0.01)
             self._call(f"part {number}")
@@ -108,7 +108,7 @@ class Writing:
             return await write(bucket, "k", "t", content, self.memory, self.record, lambda _: None)
         finally:
             # All of it was given back.
-            async with asyncio.timeout(1), self.memory.taken(48 * MIB):
+            async with asyncio.timeout(30), self.memory.taken(48 * MIB):
                 pass
 
 
@@ -248,5 +248,5 @@ async def test_memory_is_given_in_the_order_in_which_it_was_asked_for() -> None:
     tasks[2].cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert order == ["a", "large", "c"]
-    async with asyncio.timeout(1), memory.taken(10):
+    async with asyncio.timeout(30), memory.taken(10):
         pass

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import QueuePool
 
 from app.domain.destination import Destination
@@ -35,8 +35,9 @@ STORED = Destination(
 )  # fmt: skip
 NEW = replace(STORED, id="B" * 12, name="new")
 CHANGED = replace(STORED, name="changed", version=2, updated_at=LATER)
-COMMIT_SECONDS = 1.0
-ANSWER_SECONDS = 3.0
+ANSWER_SECONDS = 1.0
+"""How long a database that cannot be asked is asked."""
+PATIENCE = 60.0
 
 
 @dataclass
@@ -45,33 +46,52 @@ class Stage:
 
     ours: AsyncEngine
     others: AsyncEngine
+    gate: AsyncConnection
     cable: Link
 
-    async def slow_commits(self, ends: str = "") -> None:
-        """Each commit that changed `destinations` or a key takes COMMIT_SECONDS from now on, and then does `ends`."""
-        body = f"BEGIN PERFORM pg_sleep({COMMIT_SECONDS}); {ends} RETURN NULL; END"
+    async def hold_commits(self, ends: str = "") -> None:
+        """Each commit that changed `destinations` or a key is held from now on, and then does `ends`."""
+        passes = "PERFORM pg_advisory_lock_shared(7); PERFORM pg_advisory_unlock_shared(7);"
+        body = f"BEGIN {passes} {ends} RETURN NULL; END"
         async with self.others.begin() as connection:
-            await connection.execute(text(f"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$"))
+            await connection.execute(text(f"CREATE FUNCTION held() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$"))
             for table in ("destinations", "idempotency_keys"):
                 await connection.execute(
                     text(
-                        f"CREATE CONSTRAINT TRIGGER slow AFTER INSERT OR UPDATE OR DELETE ON {table} "
-                        "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()"
+                        f"CREATE CONSTRAINT TRIGGER held AFTER INSERT OR UPDATE OR DELETE ON {table} "
+                        "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION held()"
                     )
                 )
+        await self.hold()
+
+    async def hold(self) -> None:
+        await self._at_gate("pg_advisory_lock")
+
+    async def let_go(self) -> None:
+        """Let the commits that are held end, and those that come."""
+        await self._at_gate("pg_advisory_unlock")
+
+    async def _at_gate(self, function: str) -> None:
+        await self.gate.execute(text(f"SELECT {function}(7)"))
+        await self.gate.commit()
 
     async def cut_in_commit(self) -> None:
-        """Wait until a commit is under way, and cut its connection."""
-        await self._until_committing(True)
+        """Wait until a commit is held, and cut its connection."""
+        await self._until("query LIKE 'COMMIT%' AND wait_event = 'advisory'", 1)
         await asyncio.to_thread(self.cable.cut)
 
-    async def commit_ended(self) -> None:
-        await self._until_committing(False)
+    async def somebody_waits(self) -> None:
+        """Return when somebody waits for what the commit that is held has locked."""
+        await self._until("wait_event_type = 'Lock' AND wait_event <> 'advisory'", 1)
 
-    async def _until_committing(self, committing: bool) -> None:
-        query = text("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COMMIT%' AND wait_event = 'PgSleep'")
-        async with asyncio.timeout(10), self.others.connect() as connection:
-            while bool(await connection.scalar(query)) is not committing:
+    async def commit_ended(self) -> None:
+        await self._until("query LIKE 'COMMIT%' AND state = 'active'", 0)
+
+    async def _until(self, condition: str, count: int) -> None:
+        mine = "datname = current_database() AND pid <> pg_backend_pid()"
+        query = text(f"SELECT count(*) FROM pg_stat_activity WHERE {mine} AND {condition}")
+        async with asyncio.timeout(PATIENCE), self.others.connect() as connection:
+            while await connection.scalar(query) != count:
                 # What one transaction sees of the activity stays as it is.
                 await connection.rollback()
                 await asyncio.sleep(0.02)
@@ -80,12 +100,6 @@ class Stage:
         with contextlib.suppress(DestinationNotFound):
             return await DestinationRepository(self.others).get(destination.account, destination.id)
         return None
-
-
-@pytest.fixture(autouse=True)
-def answers_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database is given up sooner than in production, and still later than a commit here takes."""
-    monkeypatch.setattr("app.store.engine.ANSWER_SECONDS", ANSWER_SECONDS)
 
 
 @pytest.fixture
@@ -97,9 +111,10 @@ async def stage(postgres: Postgres) -> AsyncIterator[Stage]:
         async with (
             open_engine(url.render_as_string(hide_password=False)) as others,
             open_engine(through.render_as_string(hide_password=False)) as ours,
+            others.connect() as gate,
         ):
             await prepare(others)
-            yield Stage(ours, others, cable)
+            yield Stage(ours, others, gate, cable)
 
 
 async def prepare(engine: AsyncEngine) -> None:
@@ -142,10 +157,12 @@ CHANGES = pytest.mark.parametrize("change", AFTER, ids=lambda change: change.__n
 @CHANGES
 async def test_what_was_committed_is_a_success_although_the_connection_was_cut(stage: Stage, change: Change) -> None:
     """The look must wait for the commit, which is still under way when it comes."""
-    await stage.slow_commits()
+    await stage.hold_commits()
     running = asyncio.ensure_future(change(DestinationRepository(stage.ours)))
     await stage.cut_in_commit()
     stage.cable.mend()
+    await stage.somebody_waits()
+    await stage.let_go()
     await running
     about, after = AFTER[change]
     assert await stage.found(about) == after
@@ -153,12 +170,14 @@ async def test_what_was_committed_is_a_success_although_the_connection_was_cut(s
 
 @CHANGES
 async def test_what_was_not_committed_is_said_to_have_changed_nothing(stage: Stage, change: Change) -> None:
-    await stage.slow_commits("RAISE EXCEPTION 'no';")
+    await stage.hold_commits("RAISE EXCEPTION 'no';")
     about, _ = AFTER[change]
     before = await stage.found(about)
     running = asyncio.ensure_future(change(DestinationRepository(stage.ours)))
     await stage.cut_in_commit()
     stage.cable.mend()
+    await stage.somebody_waits()
+    await stage.let_go()
     with pytest.raises(Unavailable, match="nothing was changed") as caught:
         await running
     assert not isinstance(caught.value, OutcomeUnknown)
@@ -166,26 +185,36 @@ async def test_what_was_not_committed_is_said_to_have_changed_nothing(stage: Sta
 
 
 @CHANGES
-async def test_nothing_is_promised_while_the_database_cannot_be_asked(stage: Stage, change: Change) -> None:
-    await stage.slow_commits()
+async def test_nothing_is_promised_while_the_database_cannot_be_asked(
+    stage: Stage, change: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.hold_commits()
+    # From here on: it was connected to with more patience.
+    monkeypatch.setattr("app.store.engine.ANSWER_SECONDS", ANSWER_SECONDS)
     running = asyncio.ensure_future(change(DestinationRepository(stage.ours)))
     await stage.cut_in_commit()
     began = asyncio.get_running_loop().time()
     with pytest.raises(OutcomeUnknown) as caught:
         await running
-    assert asyncio.get_running_loop().time() - began < ANSWER_SECONDS + 1
+    assert asyncio.get_running_loop().time() - began < ANSWER_SECONDS + 10
     assert caught.value.code == "outcome_unknown"
     assert "nothing was" not in caught.value.message
+    await stage.let_go()
+    await stage.commit_ended()
     about, after = AFTER[change]
     assert await stage.found(about) == after
 
 
 async def test_another_calls_version_is_not_taken_for_ones_own(stage: Stage) -> None:
-    await stage.slow_commits("IF NEW.name = 'changed' THEN RAISE EXCEPTION 'no'; END IF;")
+    await stage.hold_commits("IF NEW.name = 'changed' THEN RAISE EXCEPTION 'no'; END IF;")
     running = asyncio.ensure_future(rename(DestinationRepository(stage.ours)))
     await stage.cut_in_commit()
     other = replace(CHANGED, name="of another", updated_at=LATER + timedelta(seconds=1))
-    await DestinationRepository(stage.others).change(other, "sealed", expected_version=1, verified=False)
+    changing = DestinationRepository(stage.others).change(other, "sealed", expected_version=1, verified=False)
+    theirs = asyncio.ensure_future(changing)
+    await stage.somebody_waits()
+    await stage.let_go()
+    await theirs
     stage.cable.mend()
     with pytest.raises(DestinationChanged):
         await running
@@ -201,28 +230,34 @@ async def test_before_the_commit_nothing_was_changed(stage: Stage) -> None:
 
 async def test_an_earlier_attempt_that_is_stored_late_is_not_stored_twice(stage: Stage) -> None:
     """Its repeat comes while the first commit is under way, also where that takes the account's last place."""
-    await stage.slow_commits()
+    await stage.hold_commits()
     for limit in (LIMIT, 2):
         attempt = replace(NEW, id=f"{limit:012X}")
         first = asyncio.ensure_future(DestinationRepository(stage.ours).add(attempt, "sealed", limit))
         await stage.cut_in_commit()
         again = replace(attempt, name="again")
-        assert await DestinationRepository(stage.others).add(again, "sealed", limit) == attempt
+        second = asyncio.ensure_future(DestinationRepository(stage.others).add(again, "sealed", limit))
+        await stage.somebody_waits()
+        await stage.let_go()
+        assert await second == attempt
         stage.cable.mend()
         await first
         await DestinationRepository(stage.others).delete(1, attempt.id)
+        await stage.hold()
 
 
 async def test_a_lease_that_was_stored_is_had_although_the_connection_was_cut(stage: Stage) -> None:
-    await stage.slow_commits()
+    await stage.hold_commits()
     keys = IdempotencyKeys(stage.ours)
     renewal = keys.acquire(1, "key", ("f",), NEW.id, 0)
     for attempt in (renewal, keys.acquire(1, "key", ("f",), "C" * 12, 60)):
         running = asyncio.ensure_future(attempt)
         await stage.cut_in_commit()
+        await stage.let_go()
         await stage.commit_ended()
         stage.cable.mend()
         assert (await running).destination == NEW.id
+        await stage.hold()
 
 
 async def test_a_request_that_waits_too_long_for_a_connection_is_told_so(stage: Stage) -> None:
@@ -231,12 +266,13 @@ async def test_a_request_that_waits_too_long_for_a_connection_is_told_so(stage: 
     async def occupy() -> None:
         async with Transactions(stage.ours).reading() as session:
             await session.execute(text("SELECT 1"))
-            await asyncio.sleep(60)
+            await asyncio.sleep(600)
 
     busy = [asyncio.create_task(occupy()) for _ in range(POOL_SIZE)]
     pool = stage.ours.pool
     assert isinstance(pool, QueuePool)
-    async with asyncio.timeout(10):
+    pool._timeout = ANSWER_SECONDS
+    async with asyncio.timeout(PATIENCE):
         while pool.checkedout() < POOL_SIZE:
             await asyncio.sleep(0.02)
     try:

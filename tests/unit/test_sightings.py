@@ -14,6 +14,7 @@ from app.messages.connections import connect
 from app.messages.job import Job
 from app.messages.sealing import Sealer, new_key
 from tests.servers.odd import dead_url
+from tests.stack import patient
 from tests.types.every import GOOD
 from workers.sightings import NEW_SECONDS, STAYING, Sightings
 
@@ -31,7 +32,7 @@ class LaterClock(Clock):
 
 @pytest.fixture
 async def client(redis_url: str) -> AsyncIterator[Redis]:
-    async with connect(redis_url) as client:
+    async with patient(redis_url) as client:
         await client.flushdb()
         yield client
 

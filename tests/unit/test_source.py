@@ -11,7 +11,6 @@ import pytest
 from aiohttp import web
 
 from app.domain.delivery import SourceFault
-from tests.stack import free_port
 from workers.source import SourceRefused, open_source
 
 BODY = bytes(range(256)) * 1024
@@ -90,13 +89,13 @@ async def server(
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificate)
-    port = free_port()
-    served = Server(f"https://127.0.0.1:{port}/results")
+    served = Server("")
     app = web.Application()
     app.router.add_get("/{path:.*}", served.handle)
     runner = web.AppRunner(app, shutdown_timeout=0)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port, ssl_context=context).start()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    served.url = f"https://127.0.0.1:{runner.addresses[0][1]}/results"
     yield served
     await runner.cleanup()
 
