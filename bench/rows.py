@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import json
+import sqlite3
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,11 @@ import redis
 from bench.cpu import spent
 from bench.load import Load
 from bench.verifications import child, store
+from tests.servers.odd import answering
 from tests.stack import Deployment, Process, free_port, redis_server, s3compatible, until
+from tests.types.every import STORAGES, settings_at
+from tests.types.gcs import TOKEN
+from tests.types.s3 import LOCATED
 
 Rows = dict[str, float]
 
@@ -285,6 +291,98 @@ def transfers() -> Rows:
     }
 
 
+def tail() -> Rows:
+    """How long the slowest of a hundred creates is held over half of them, at half the highest rate."""
+    with store(SLOW) as slow, product() as running:
+        load = Load(running.url, running.client().key)
+        asyncio.run(load.closed(slow, 100, 16))
+        began = time.perf_counter()
+        asyncio.run(load.closed(slow, 512, IN_FLIGHT))
+        half = 512 / (time.perf_counter() - began) / 2
+        ratios = []
+        for _ in range(3):
+            cuts = statistics.quantiles((ms for _, ms in asyncio.run(load.open(slow, half, 8))), n=100)
+            ratios.append(cuts[98] / cuts[49])
+    return {"held, 99 % over 50 %, at half the highest rate": statistics.median(ratios)}
+
+
+def million() -> Rows:
+    """What a create and a page of a list take where there are a million destinations, over where there are a thousand;
+    50 of each account."""
+    with store(0) as fast, product() as few, product() as many:
+        for running, accounts in ((few, 20), (many, 20_000)):
+            client = running.client()
+            assert client.create({**s3compatible(fast), "enabled": False}).status == 200
+            _fill(Path(running.folder) / "dropoff.db", accounts)
+        found: dict[str, list[float]] = {}
+        for _ in range(5):
+            took = [_reading(running, fast, middle) for running, middle in ((few, 10), (many, 10_000))]
+            for name, ms in took[1].items():
+                found.setdefault(name, []).append(ms / took[0][name])
+    return {f"a million destinations over a thousand: {name}": statistics.median(of) for name, of in found.items()}
+
+
+def _fill(file: Path, accounts: int, each: int = 50) -> None:
+    """Copies of the one destination that there is, for so many accounts."""
+    with contextlib.closing(sqlite3.connect(file, 60)) as database:
+
+        def copies(table: str, count: int, **changed: str) -> None:
+            names = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+            values = ", ".join(changed.get(name, name) for name in names)
+            numbers = f"WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < {count - 1})"
+            one = f"(SELECT * FROM {table} LIMIT 1)"
+            database.execute(f"INSERT INTO {table} ({', '.join(names)}) {numbers} SELECT {values} FROM n, {one}")
+
+        copies("accounts", accounts, id="n + 1000", name="'many-' || n")
+        copies("destinations", accounts * each, id="printf('%012X', n)", account_id=f"n / {each} + 1000")
+        database.commit()
+
+
+def _reading(running: Deployment, fast: str, middle: int) -> dict[str, float]:
+    """Milliseconds, one call after the other."""
+    load, reader = Load(running.url, running.client().key), running.client(f"many-{middle}")
+    pages = {"first page": reader.list, "last page": partial(reader.list, page="3")}
+    found = {"create": statistics.median(ms for _, ms in asyncio.run(load.closed(fast, 40, 1)))}
+    for name, page in pages.items():
+        answers = [page() for _ in range(100)]
+        assert all(len(answer.json["destinations"]) > 0 for answer in answers)
+        found[name] = statistics.median(answer.seconds * 1000 for answer in answers)
+    return found
+
+
+def types() -> Rows:
+    """CPU of the worker for a verification of each type and kind of credentials, over that of S3's dialect."""
+    spent_on: dict[str, list[float]] = {}
+    with answering(b"") as host, answering(TOKEN) as issuer:
+        places = {**settings_at(host.url), "gcs_token_endpoint": issuer.url + "/token"}
+        with product(**places) as running:
+            key = running.client().key
+            for _ in range(4):
+                for name, storage in STORAGES.items():
+                    host.replies = {"": storage.stored, "HEAD": LOCATED, "DELETE": storage.deleted}
+                    place = {storage.endpoint: host.url} if storage.endpoint else {}
+                    before = spent(running.worker)
+                    asyncio.run(
+                        _verifications(running.url, key, {"name": "n", "enabled": True, **storage.good, **place}, 80)
+                    )
+                    spent_on.setdefault(name, []).append((spent(running.worker) - before) / 80)
+    # The first of each makes its client.
+    least = {name: statistics.median(of[1:]) for name, of in spent_on.items()}
+    return {f"CPU of the worker over S3's: {name}": ms / least["s3"] for name, ms in least.items() if name != "s3"}
+
+
+async def _verifications(url: str, key: str, body: Any, count: int) -> None:
+    left = iter(range(count))
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as session:
+
+        async def one_after_another() -> None:
+            for _ in left:
+                async with session.post(f"{url}/destinations/verify", json=body) as answer:
+                    assert answer.status == 200, await answer.text()
+
+        await asyncio.gather(*(one_after_another() for _ in range(16)))
+
+
 async def _while(work: Any, measure: Any) -> tuple[list[float], float]:
     """What `measure` gave while `work` was done, and how many seconds that took."""
     began, done = time.perf_counter(), asyncio.ensure_future(asyncio.to_thread(work))
@@ -295,4 +393,7 @@ async def _while(work: Any, measure: Any) -> tuple[list[float], float]:
     return found, time.perf_counter() - began
 
 
-ROWS = {each.__name__: each for each in (neighbours, plain, reads, overload, memory, deliveries, transfers)}
+ROWS = {
+    each.__name__: each
+    for each in (neighbours, plain, reads, overload, memory, tail, million, types, deliveries, transfers)
+}
