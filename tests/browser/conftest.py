@@ -13,6 +13,7 @@ from app.settings import Settings
 from tests.browser.hour import Hour
 from tests.browser.shipments import Shipments
 from tests.browser.viewing import Viewer
+from tests.servers.azure import NODE
 from tests.stack import Api, Deployment
 
 OPERATOR = "the-key-of-the-operator"
@@ -65,6 +66,8 @@ async def chromium() -> AsyncIterator[Browser]:
     if not path:
         path = str(UNPACKED / "chromium")
         environment |= {"LD_LIBRARY_PATH": str(UNPACKED / "lib"), "FONTCONFIG_PATH": str(UNPACKED)}
+    # The one that Playwright brings needs a library that a bare Debian has not.
+    os.environ["PLAYWRIGHT_NODEJS_PATH"] = str(NODE)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=OPTIONS, env=environment)
         yield browser
