@@ -35,7 +35,7 @@ DROPOFF = (sys.executable, "-m", "app.cli")
 """The command `dropoff`."""
 READY = "worker ready"
 """What a worker says when it takes jobs."""
-START_SECONDS = 60
+START_SECONDS = 120
 STOP_SECONDS = 60
 # Those of this process that it has not given away yet.
 _PORTS: list[int] = []
@@ -325,10 +325,16 @@ class Deployment:
     def _process(self, name: str, *command: str) -> Process:
         return Process(command, self.folder / f"{name}.log", self.environment)
 
+    def set_api(self, number: int, **settings: str) -> None:
+        """Give one API process settings of its own, from when it is started next: another patience, say. A job that it
+        hands in keeps to them, whichever worker has it."""
+        own = {f"DROPOFF_{name.upper()}": value for name, value in settings.items()}
+        self.apis[number].environment = {**self.apis[number].environment, **own}
+
     def dropoff(self, *arguments: str) -> str:
         """What one run of the command `dropoff` prints."""
         command = (sys.executable, "-m", "app.cli", *arguments)
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 from pydantic import SecretStr
 
 from app.settings import Settings
@@ -18,6 +18,8 @@ from tests.stack import Api, Deployment
 
 OPERATOR = "the-key-of-the-operator"
 READER = "the-key-that-only-reads"
+# What is to be seen is waited for on a machine however slow.
+expect.set_options(timeout=60_000)
 UNPACKED = Path(__file__).with_name("node_modules") / ".chromium"
 OPTIONS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -29,7 +31,7 @@ OPTIONS = (
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Two front ends and a worker; the dashboard is looked at on the first one."""
     with Deployment(
-        tmp_path_factory.mktemp("dashboard"), apis=2, verify_seconds="4", hold_seconds="10", allow_http="1",
+        tmp_path_factory.mktemp("dashboard"), apis=2, verify_seconds="30", hold_seconds="60", allow_http="1",
         egress_allow="127.0.0.0/8", operator_key=OPERATOR,
         operator_read_key=READER,
     ) as running:  # fmt: skip

@@ -143,15 +143,15 @@ async def test_what_waits_is_counted_and_followed_until_it_is_done(
     deployment.worker.signal(signal.SIGSTOP)
     try:
         held = [asyncio.create_task(asyncio.to_thread(customer.verify, good)) for _ in range(3)]
-        await expect(tile(operator.page, "Waiting in the queue")).to_contain_text("oldest for", timeout=10_000)
-        await expect(tile(operator.page, "Held requests")).to_contain_text("3", timeout=10_000)
+        await expect(tile(operator.page, "Waiting in the queue")).to_contain_text("oldest for")
+        await expect(tile(operator.page, "Held requests")).to_contain_text("3")
         await expect(operator.rows("Queued")).to_have_count(3)
     finally:
         deployment.worker.signal(signal.SIGCONT)
     jobs = [answer.report["job"] for answer in await asyncio.gather(*held)]
     for job in jobs:
         await expect(operator.rows(job[:8])).to_contain_text("Succeeded")
-    await expect(tile(operator.page, "Waiting in the queue")).to_contain_text("nothing waits", timeout=10_000)
+    await expect(tile(operator.page, "Waiting in the queue")).to_contain_text("nothing waits")
 
 
 async def test_jobs_are_found_and_the_view_can_be_handed_on(
@@ -222,7 +222,7 @@ async def test_what_was_refused_before_the_queue_is_told_with_its_word(
 ) -> None:
     await asyncio.to_thread(customer.create, {**good, "s3_bucket_name": "No Bucket"})
     refused = operator.page.locator("#refused").get_by_role("listitem").filter(has_text="invalid_parameter")
-    await expect(refused).to_contain_text("a parameter is wrong", timeout=10_000)
+    await expect(refused).to_contain_text("a parameter is wrong")
     await expect(operator.page.locator("#accounts")).to_contain_text(re.compile("[0-9] refused"))
 
 
@@ -234,7 +234,7 @@ async def test_a_destination_is_verified_again_in_the_panel(
     await operator.rows(created.report["job"][:8]).get_by_role("button").click()
     await expect(dialog.get_by_text("Bucket", exact=True).locator("xpath=..")).to_contain_text(good["s3_bucket_name"])
     await dialog.get_by_role("button", name="Verify again").click()
-    await expect(dialog.locator(".outcome")).to_contain_text("uploaded and deleted", timeout=10_000)
+    await expect(dialog.locator(".outcome")).to_contain_text("uploaded and deleted")
     await expect(dialog).not_to_contain_text(created.report["job"])
     assert of_address(operator.page) != f"job={created.report['job']}"
     gone = await asyncio.to_thread(customer.create, {**good, "s3_secret_access_key": "not-the-secret"})
@@ -250,7 +250,7 @@ async def test_deliveries_are_seen_to_move_and_what_failed_is_delivered_again(
     operator: Viewer, shipments: Shipments
 ) -> None:
     page, dialog = operator.page, operator.page.get_by_role("dialog")
-    await expect(page.locator("#deliveries-count")).to_contain_text("2 under way, 1 wait, 2 failed", timeout=10_000)
+    await expect(page.locator("#deliveries-count")).to_contain_text("2 under way, 1 wait, 2 failed")
     bar = page.get_by_role("progressbar", name="Page_1.json")
     await expect(bar).to_have_attribute("aria-valuenow", "25")
     began = await bar.locator("i").evaluate("bar => bar.getBoundingClientRect().width")
@@ -330,7 +330,7 @@ async def test_without_redis_the_page_says_so_and_goes_on_when_it_is_back(
 ) -> None:
     deployment.redis.signal(signal.SIGSTOP)
     try:
-        await expect(operator.page.get_by_role("alert")).to_contain_text("cannot be read", timeout=20_000)
+        await expect(operator.page.get_by_role("alert")).to_contain_text("cannot be read")
     finally:
         deployment.redis.signal(signal.SIGCONT)
     await expect(operator.page.get_by_role("alert")).to_be_hidden(timeout=20_000)

@@ -10,8 +10,9 @@ from tests.contract.conftest import VERIFY_SECONDS
 from tests.stack import Answer, Api
 from tests.types.base import Backend
 
-# What a machine that is busy with everything else may add to a refusal that waits for nothing.
-PROMPT_SECONDS = 2.0
+# What a machine that is busy with everything else may add to a refusal that waits for nothing: less than the bound of
+# a verification there.
+PROMPT_SECONDS = 15.0
 
 
 def stored(api: Api) -> int:

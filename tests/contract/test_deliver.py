@@ -22,6 +22,8 @@ from tests.stack import s3compatible
 from tests.types.base import Backend
 from tests.types.every import STORAGES
 from tests.types.s3 import keys
+from workers import trial
+from workers import verify as verifying
 from workers.deliver import Delivered, File, Memory, NotDelivered, deliver
 from workers.source import open_source
 from workers.storage.port import Bucket, Provider, Upload
@@ -70,7 +72,7 @@ class Delivering:
                 self.progress.append, self._record, abandoned, repeated=repeated,
             )  # fmt: skip
             # All of it was given back, whatever happened.
-            async with asyncio.timeout(1), memory.taken(48 * MIB):
+            async with asyncio.timeout(30), memory.taken(48 * MIB):
                 return outcome
 
     async def bucket(self, spec: Spec) -> Bucket:
@@ -258,9 +260,16 @@ async def test_a_lost_answer_is_settled_by_asking_or_where_the_key_may_not_read_
         aws.client().delete_object(Bucket="results", Key=file.key)
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts beside a verification are waited for on a machine however slow."""
+    monkeypatch.setattr(verifying, "_BESIDE_SECONDS", 30.0)
+    monkeypatch.setattr(trial, "ABORT_SECONDS", 30.0)
+
+
 async def verified(delivering: Delivering, spec: Spec) -> Report:
     provider = await delivering.provider_for(spec)
-    return await verify(provider, spec, KEY % "dropoff-verify-0", timeout=10, job="job", multipart=True)
+    return await verify(provider, spec, KEY % "dropoff-verify-0", timeout=100, job="job", multipart=True)
 
 
 async def test_a_verification_tries_an_upload_in_parts_and_leaves_none(

@@ -97,7 +97,7 @@ async def delivers(spec: Spec, **settings: Any) -> Report:
     """What the calls of a verification come to, which are an upload's and a delete's."""
     async with providers(**settings) as provider_for:
         key = prefixes.test_key(spec.path_prefix, datetime.now(UTC))
-        return await verify(await provider_for(spec), spec, key, timeout=10, job="job")
+        return await verify(await provider_for(spec), spec, key, timeout=30, job="job")
 
 
 @pytest.mark.parametrize("name", PREFIXES)

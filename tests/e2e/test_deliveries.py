@@ -73,7 +73,7 @@ class Platform:
     def status(self, collection: str, destination: str) -> str:
         return str(self.result_set(collection)["destination_status"][destination]["status"])
 
-    def delivered(self, collection: str, seconds: float = 60) -> dict[str, Any]:
+    def delivered(self, collection: str, seconds: float = 120) -> dict[str, Any]:
         """The result set once every destination has it."""
 
         def done() -> dict[str, Any] | None:
@@ -248,7 +248,7 @@ def test_a_store_that_fails_every_third_request_gets_every_file_once(platform: P
         collection, files = platform.collection(destination), platform.files(60)
         counting.set()
         platform.announce(collection, files)
-        found = platform.delivered(collection, 120)
+        found = platform.delivered(collection, 180)
     keys = sorted(each["key"] for each in found["files"])
     assert len(keys) == len(set(keys)) == 60
     assert refused.total() > 15
@@ -263,7 +263,7 @@ def test_a_worker_that_is_killed_costs_no_file_and_leaves_no_parts(platform: Pla
     def answers(method: str, path: str, _: Mapping[str, str]) -> Canned | None:
         if method == "PUT" and holding.is_set() and ("partNumber" not in path or "partNumber=3" in path):
             held.release()
-            release.wait(60)
+            release.wait(240)
         return None
 
     with gateway(int(seaweedfs.url.rpartition(":")[2]), answers) as url:
@@ -272,7 +272,7 @@ def test_a_worker_that_is_killed_costs_no_file_and_leaves_no_parts(platform: Pla
         holding.set()
         platform.announce(collection, files)
         for _ in files:
-            assert held.acquire(timeout=30)
+            assert held.acquire(timeout=60)
         assert platform.status(collection, destination) == "uploading"
         assert seaweedfs.unfinished("results") == 1
         until(
@@ -284,7 +284,7 @@ def test_a_worker_that_is_killed_costs_no_file_and_leaves_no_parts(platform: Pla
             platform.deployment.workers[number].signal(signal.SIGKILL)
             platform.deployment.workers[number].stop()
             platform.deployment.start_worker(number)
-        found = platform.delivered(collection, 60)
+        found = platform.delivered(collection)
         release.set()
     assert {each["attempts"] for each in found["files"]} == {2}
     assert "deliveries lost with their workers" in platform.deployment.logs()
@@ -311,7 +311,7 @@ def test_what_is_under_way_when_all_else_ends_arrives(
         path.unlink()
     deployment.start_redis()
     deployment.start_api()
-    found = platform.delivered(collection, 60)
+    found = platform.delivered(collection)
     assert {each["status"] for each in found["files"]} == {"ok"}
     delivered = [name for name in seaweedfs.objects("results") if name.startswith("survives/")]
     assert sorted(delivered) == sorted(f"survives/{file['name']}" for file in files)
@@ -340,7 +340,7 @@ def test_a_worker_that_is_told_to_stop_hands_back_what_it_cannot_finish(
     def answers(method: str, path: str, _: Mapping[str, str]) -> Canned | None:
         if method == "PUT" and holding.is_set():
             held.release()
-            release.wait(60)
+            release.wait(240)
         return None
 
     deployment = platform.deployment
@@ -349,7 +349,7 @@ def test_a_worker_that_is_told_to_stop_hands_back_what_it_cannot_finish(
         collection, files = platform.collection(destination), platform.files(1)
         holding.set()
         platform.announce(collection, files)
-        assert held.acquire(timeout=30)
+        assert held.acquire(timeout=60)
         holding.clear()
         for number in (1, 2):
             assert deployment.workers[number].popen

@@ -16,7 +16,9 @@ def test_the_demo_refuses_accepts_and_ends(tmp_path: Path) -> None:
     demo.start()
     try:
         until(
-            lambda: "Press Ctrl-C" in demo.log or (demo.popen and demo.popen.poll() is not None), "the demo has shown"
+            lambda: "Press Ctrl-C" in demo.log or (demo.popen and demo.popen.poll() is not None),
+            "the demo has shown",
+            180,
         )
         assert "HTTP 400\nRefused: secret_mismatch  (look at s3_secret_access_key)" in demo.log
         assert "upload    failed" in demo.log
@@ -36,7 +38,7 @@ def test_the_demo_refuses_accepts_and_ends(tmp_path: Path) -> None:
         assert Api(url, dashboard.rpartition(" ")[2]).call("GET", "/jobs").status == 200
         demo.signal(signal.SIGINT)
         assert demo.popen
-        assert demo.popen.wait(30) == 0
+        assert demo.popen.wait(60) == 0
     finally:
         demo.stop()
     assert demo.log.endswith("Ended; nothing is left behind.\n")

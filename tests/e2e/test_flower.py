@@ -11,7 +11,7 @@ import pytest
 
 from demo.seaweedfs import SeaweedFS
 from tests.e2e.test_secrets import found, planted
-from tests.servers.odd import html, silent
+from tests.servers.odd import PAGE, gated, html
 from tests.stack import REDIS_PASSWORD, Api, Deployment, Process, accepts, clean_environment, free_port, until
 from tests.types.every import settings_at
 
@@ -60,7 +60,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     with html() as store:
         folder = tmp_path_factory.mktemp("flower")
         with Deployment(
-            folder, hold_seconds="6", verify_seconds="3", allow_http="1", egress_allow="127.0.0.0/8",
+            folder, hold_seconds="60", verify_seconds="30", allow_http="1", egress_allow="127.0.0.0/8",
             **settings_at(store.url),
         ) as running:  # fmt: skip
             yield running
@@ -97,10 +97,11 @@ def test_flower_sees_the_worker_and_its_tasks_and_no_secret(
     assert [answer.status for answer in answers] == [200] + [400] * (len(answers) - 1)
     jobs = [answer.report["job"] for answer in answers]
     until(lambda: all(flower.tasks.get(job, {}).get("state") == "SUCCESS" for job in jobs), "all of them are done")
-    with silent() as store, ThreadPoolExecutor(1) as threads:
+    with gated(PAGE) as store, ThreadPoolExecutor(1) as threads:
         held = threads.submit(api.create, planted(store.url)[1])
         until(lambda: "STARTED" in {task["state"] for task in flower.tasks.values()}, "one is under way")
         pages = {path: flower.get(path.format(worker=worker, task=jobs[1])) for path in PAGES}
+        store.gate.set()
         assert held.result().status == 400
 
     assert {task["worker"] for task in flower.tasks.values()} == {worker}

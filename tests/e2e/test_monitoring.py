@@ -33,7 +33,7 @@ def metrics_port() -> int:
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory, metrics_port: int) -> Iterator[Deployment]:
     with Deployment(
-        tmp_path_factory.mktemp("monitoring"), hold_seconds="6", verify_seconds="3", allow_http="1",
+        tmp_path_factory.mktemp("monitoring"), hold_seconds="26", verify_seconds="16", allow_http="1",
         egress_allow="127.0.0.0/8", operator_key=OPERATOR, worker_metrics=f"127.0.0.1:{metrics_port}",
     ) as running:  # fmt: skip
         yield running
@@ -66,7 +66,7 @@ def of_api(operator: Api) -> Samples:
 
 
 def of_worker(port: int) -> Samples:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
         return samples(answer.read().decode())
 
 
@@ -185,7 +185,7 @@ class TestReadiness:
     ) -> None:
         deployment.worker.signal(how)
         try:
-            until(lambda: readyz(customer).status == 503, "the worker is missed", ALIVE_SECONDS + 10)
+            until(lambda: readyz(customer).status == 503, "the worker is missed", ALIVE_SECONDS + 60)
             assert readyz(customer).json == {"status": "not ready"}
             assert "dropoff worker" in (detail(operator, "workers") or "")
             assert detail(operator, "redis") is None
@@ -204,7 +204,7 @@ class TestReadiness:
         deployment.redis.signal(signal.SIGSTOP)
         try:
             # What was found a moment before is told for a second.
-            until(lambda: readyz(customer).status == 503, "it is told", KEPT_SECONDS + 5)
+            until(lambda: readyz(customer).status == 503, "it is told", KEPT_SECONDS + 60)
             assert readyz(customer).json == {"status": "not ready"}
             assert "does not answer" in (detail(operator, "redis") or "")
             assert status(deployment).returncode == 1

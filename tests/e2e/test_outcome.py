@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.store.engine import migrate, open_engine
 from tests.servers.postgres import Postgres
@@ -17,7 +18,8 @@ from tests.stack import Answer, Api, Deployment, until
 SLOW, NOT_KEPT = "slow", "not kept"
 TRIGGERS = (
     "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
-    f"$$ BEGIN IF NEW.name = '{SLOW}' THEN PERFORM pg_sleep(1); END IF; RETURN NULL; END $$",
+    f"$$ BEGIN IF NEW.name = '{SLOW}' THEN PERFORM pg_advisory_lock_shared(7); "
+    "PERFORM pg_advisory_unlock_shared(7); END IF; RETURN NULL; END $$",
     "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON destinations DEFERRABLE INITIALLY DEFERRED "
     "FOR EACH ROW EXECUTE FUNCTION slow()",
     'CREATE FUNCTION "full"() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN '
@@ -71,11 +73,16 @@ def send(api: Api, name: str) -> Answer:
 async def test_an_unknown_outcome_is_told_as_such_and_the_same_key_settles_it(
     api: Api, direct: str, cable: Link
 ) -> None:
-    running = asyncio.create_task(asyncio.to_thread(send, api, SLOW))
-    await committing(direct)
-    await asyncio.to_thread(cable.cut)
-    first = await running
-    cable.mend()
+    async with open_engine(direct) as engine, engine.connect() as gate:
+        await gate.execute(text("SELECT pg_advisory_lock(7)"))
+        await gate.commit()
+        running = asyncio.create_task(asyncio.to_thread(send, api, SLOW))
+        await committing(engine, 1)
+        await asyncio.to_thread(cable.cut)
+        first = await running
+        cable.mend()
+        await gate.execute(text("SELECT pg_advisory_unlock(7)"))
+        await committing(engine, 0)
     assert (first.status, first.error["code"]) == (503, "outcome_unknown")
     assert "nothing was" not in first.text
     assert first.headers["Retry-After"]
@@ -86,10 +93,12 @@ async def test_an_unknown_outcome_is_told_as_such_and_the_same_key_settles_it(
     assert (await asyncio.to_thread(api.list, search_term=SLOW)).json["total_count"] == 1
 
 
-async def committing(direct: str) -> None:
-    query = text("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COMMIT%' AND wait_event = 'PgSleep'")
-    async with open_engine(direct) as engine, asyncio.timeout(10), engine.connect() as connection:
-        while not await connection.scalar(query):
+async def committing(engine: AsyncEngine, count: int) -> None:
+    """Return when so many commits are under way, of which one is held."""
+    held = "state = 'active' AND query LIKE 'COMMIT%' AND datname = current_database() AND pid <> pg_backend_pid()"
+    query = text(f"SELECT count(*) FROM pg_stat_activity WHERE {held}" + " AND wait_event = 'advisory'" * count)
+    async with asyncio.timeout(60), engine.connect() as connection:
+        while await connection.scalar(query) != count:
             # What one transaction sees of the activity stays as it is.
             await connection.rollback()
             await asyncio.sleep(0.02)
@@ -103,7 +112,7 @@ def answered(api: Api, name: str) -> Answer:
         answers.append(send(api, name))
         return answers[-1].status != 409
 
-    until(is_over, "the lease is over", 30)
+    until(is_over, "the lease is over")
     return answers[-1]
 
 

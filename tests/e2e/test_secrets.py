@@ -13,7 +13,7 @@ from celery import Celery
 from redis import Redis
 
 from app.messages.keys import claim_key
-from tests.servers.odd import html, silent
+from tests.servers.odd import PAGE, gated, html
 from tests.stack import Api, Deployment, free_port, until
 from tests.types.every import STORAGES, settings_at
 
@@ -47,7 +47,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         folder = tmp_path_factory.mktemp("secrets")
         with Deployment(
             folder,
-            hold_seconds="6", verify_seconds="3", allow_http="1", egress_allow="127.0.0.0/8", log_level="DEBUG",
+            hold_seconds="60", verify_seconds="30", allow_http="1", egress_allow="127.0.0.0/8", log_level="DEBUG",
             operator_key=OPERATOR_KEY,
             notify_url=f"http://127.0.0.1:{free_port()}/{SENTINEL}", notify_secret=NOTIFY_SECRET,
             **settings_at(server.url),
@@ -107,16 +107,18 @@ def test_no_secret_is_found_anywhere(deployment: Deployment) -> None:
 
 def inspected_while_at_work(deployment: Deployment, api: Api, celery: Celery) -> list[str]:
     """All that Celery and Redis show of a job under way, and its answer."""
-    with silent() as store, ThreadPoolExecutor(1) as threads:
+    with gated(PAGE) as store, ThreadPoolExecutor(1) as threads:
         held = threads.submit(api.create, planted(store.url)[1])
         until(lambda: store.connections, "the store is called")
         with Redis.from_url(deployment.redis_url) as redis:
             redis.save()
             # With the sealed replies of those before.
             assert redis.keys(claim_key("*"))
-        inspect = celery.control.inspect(timeout=0.5)
+        # One answer is waited for, which is there at once.
+        inspect = celery.control.inspect(timeout=30, limit=1)
         shown = [inspect.active(), inspect.reserved(), inspect.scheduled(), inspect.stats(), inspect.conf()]
         assert "dropoff.verify" in repr(shown[0])
+        store.gate.set()
         return [repr(shown), held.result().text]
 
 

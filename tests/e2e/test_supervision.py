@@ -17,6 +17,8 @@ HOLD, VERIFY = 24.0, 10.0
 OPERATOR = "the-key-of-the-operator"
 AGAIN_SECONDS = 10.0
 """Within so long after the death of a worker another has its jobs."""
+SLACK = 10.0
+"""What a slow machine may add."""
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def test_the_jobs_of_a_worker_that_was_killed_are_carried_out_by_another(deploym
         store.gate.set()
         answers = [each.result() for each in held]
     assert [answer.status for answer in answers] == [200] * 3
-    assert took < AGAIN_SECONDS
+    assert took < AGAIN_SECONDS + SLACK
     assert counted(deployment, 'dropoff_jobs_resubmitted_total{reason="worker_lost"}') == before + lost
     assert uploads(store) == 3 + lost
     dead.stop()
@@ -94,7 +96,7 @@ def test_without_another_worker_the_answer_names_the_file_that_may_remain(deploy
         answer = held.result()
         assert uploads(store) == 1
     assert (answer.status, answer.error["code"]) == (504, "verification_timed_out")
-    assert answer.seconds < HOLD + 1
+    assert answer.seconds < HOLD + SLACK
     assert answer.error["object"] in answer.json["request_info"]["message"]
     for number, worker in enumerate(deployment.workers):
         worker.stop()
@@ -180,8 +182,12 @@ def test_workers_whose_clocks_are_wrong_work_and_that_is_told(deployment: Deploy
         store.gate.set()
         assert [each.result().status for each in held] == [200] * 6
     assert {worker_of(deployment, name).log_path for name in names} == {w.log_path for w in deployment.workers}
-    ready = Api(deployment.url, OPERATOR).call("GET", "/readyz")
-    (detail,) = [check["detail"] for check in ready.json["checks"] if check["check"] == "clocks"]
-    assert ready.status == 200
-    assert all(f"is {seconds:+d}.0 s" in detail for seconds in shifts), detail
+
+    def told() -> bool:
+        """How far they are off is known the better the quicker Redis has answered."""
+        ready = Api(deployment.url, OPERATOR).call("GET", "/readyz")
+        (detail,) = [check["detail"] for check in ready.json["checks"] if check["check"] == "clocks"]
+        return ready.status == 200 and all(f"is {seconds:+d}.0 s" in detail for seconds in shifts)
+
+    until(told, "that is told")
     assert all(worker.events("clock is off") for worker in deployment.workers)

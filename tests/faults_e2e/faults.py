@@ -21,7 +21,7 @@ from tests.servers.proxy import Link
 from tests.stack import REDIS_PASSWORD, Process, kill, until
 
 SHIFTED = Path(__file__).parents[1] / "e2e" / "shifted"
-AMBUSH_SECONDS = 30.0
+AMBUSH_SECONDS = 60.0
 
 Fault = Callable[[Stage], AbstractContextManager[None]]
 

@@ -212,10 +212,10 @@ def running_store() -> Iterator[Store]:
 
     thread = threading.Thread(target=asyncio.run, args=(run(),))
     thread.start()
-    store = started.result(10)
+    store = started.result(60)
     try:
         yield store
     finally:
         store.end()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()

@@ -27,7 +27,7 @@ def test_whatever_dies_while_files_are_written_what_was_told_is_so_and_no_file_i
             # What Redis has lost is known to the API processes alone, until they have answered what they held.
             back = time.monotonic()
             clients = stage.load.clients
-            until(lambda: all(each.calls and each.calls[-1].at > back for each in clients), "all go on", 20)
+            until(lambda: all(each.calls and each.calls[-1].at > back for each in clients), "all go on")
         with worker_killed(stage, At.BEFORE_DELETE, drop=True, others="all"):
             over = time.monotonic()
             time.sleep(2)
@@ -39,6 +39,6 @@ def test_whatever_dies_while_files_are_written_what_was_told_is_so_and_no_file_i
     assert outcome.unreported == []
     removed = [line for worker in stage.deployment.workers for line in worker.events("test file removed late")]
     assert removed, "a file was left at all"
-    assert outcome.empty < 30
-    assert outcome.recovery < 5
+    assert outcome.empty < 60
+    assert outcome.recovery < 15
     assert outcome.statuses.get("200", 0) > 10

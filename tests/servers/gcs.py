@@ -51,9 +51,9 @@ EVERYTHING = (CREATE, DELETE, GET, LIST)
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 LONGEST_ASSERTION_SECONDS = 3600
 CLOCK_SKEW_SECONDS = 300
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 CHUNK = 256 * 1024
-STOP_SECONDS = 5.0
+STOP_SECONDS = 30.0
 
 _JSON_PATH = re.compile(r"(?P<upload>/upload)?/storage/v1/b/(?P<bucket>[^/?]+)/o(?:/(?P<name>[^/?]+))?(?:\?.*)?")
 _HOP_BY_HOP = frozenset({"connection", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"})
@@ -704,7 +704,7 @@ def _public_pem(key: rsa.RSAPrivateKey) -> str:
 
 
 def _ask(port: int, path: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    connection = http.client.HTTPConnection(HOST, port, timeout=30)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

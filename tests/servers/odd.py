@@ -83,7 +83,7 @@ def _host(
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         for thread in threads:
-            thread.join(5)
+            thread.join(FOREVER_SECONDS)
             assert not thread.is_alive()
 
 

@@ -15,7 +15,7 @@ import psutil
 from demo.processes import HOST, Server
 
 USER = "dropoff"
-STOP_SECONDS = 10
+STOP_SECONDS = 60
 
 
 class Postgres(Server):
@@ -76,5 +76,5 @@ class Postgres(Server):
     def _sql(self, statement: str, database: str = "postgres") -> "subprocess.CompletedProcess[bytes]":
         url = f"postgresql://{USER}@{HOST}:{self.ports[0]}/{database}"
         command = [self._binaries / "psql", "--no-psqlrc", "--quiet", "--command", statement, url]
-        environment = {**os.environ, "PGPASSWORD": self._password, "PGCONNECT_TIMEOUT": "5"}
-        return subprocess.run(command, env=environment, capture_output=True, check=False, timeout=30)
+        environment = {**os.environ, "PGPASSWORD": self._password, "PGCONNECT_TIMEOUT": "30"}
+        return subprocess.run(command, env=environment, capture_output=True, check=False, timeout=120)

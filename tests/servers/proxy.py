@@ -46,7 +46,7 @@ class Link:
         self._loop.call_soon_threadsafe(self._ended.set)
 
     def _done(self, work: "asyncio.coroutines.Coroutine[None, None, None]") -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     async def _cut(self) -> None:
         self._whole = False
@@ -98,10 +98,10 @@ def link(target: int, certificate: tuple[Path, Path] | None = None) -> Iterator[
 
     thread = threading.Thread(target=asyncio.run, args=(run(),))
     thread.start()
-    made = started.result(10)
+    made = started.result(60)
     try:
         yield made
     finally:
         made.end()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()

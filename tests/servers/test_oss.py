@@ -194,7 +194,7 @@ def test_what_was_signed_cannot_be_changed(
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "OSS x"}, {"Authorization": "OSS4-HMAC-SHA256 x"}])
 def test_who_does_not_sign_is_refused_in_xml(double: Oss, headers: dict[str, str]) -> None:
-    answer = requests.put(f"{double.url}/results/k", data=b"x", headers=headers, timeout=5)
+    answer = requests.put(f"{double.url}/results/k", data=b"x", headers=headers, timeout=30)
     assert 400 <= answer.status_code < 404
     assert answer.text.startswith("<?xml")
     assert answer.headers["x-oss-request-id"]
@@ -207,7 +207,7 @@ def test_a_connection_serves_the_next_request_whatever_way_a_body_is_sent(double
         yield from (content[at : at + 4] for at in range(0, len(content), 4))
 
     host = urlsplit(double.url).netloc
-    with contextlib.closing(http.client.HTTPConnection(host, timeout=5)) as connection:
+    with contextlib.closing(http.client.HTTPConnection(host, timeout=30)) as connection:
         for body in (parts(), content):
             signed = oss2.http.Request("PUT", f"{double.url}/results/k", data=b"", region="cn-hangzhou", product="oss")
             oss2.AuthV4(KEY, SECRET)._sign_request(signed, "results", "k")
@@ -224,7 +224,7 @@ def test_a_bucket_answers_at_its_own_regions_endpoint_only(double: Oss) -> None:
     headers = {"Host": "elsewhere.oss-cn-hangzhou.aliyuncs.com"}
     signed = oss2.http.Request("PUT", f"{double.url}/k", data=b"x", region="cn-hangzhou", product="oss")
     oss2.AuthV4(KEY, SECRET)._sign_request(signed, "elsewhere", "k")
-    answer = requests.put(f"{double.url}/k", data=b"x", headers={**headers, **signed.headers}, timeout=5)
+    answer = requests.put(f"{double.url}/k", data=b"x", headers={**headers, **signed.headers}, timeout=30)
     assert (answer.status_code, "oss-eu-central-1.aliyuncs.com" in answer.text) == (403, True), answer.text
 
 

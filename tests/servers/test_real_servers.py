@@ -89,7 +89,7 @@ class TestSeaweedFS:
     def test_an_unsigned_write_is_refused(self, seaweedfs: SeaweedFS) -> None:
         """By no port of it: its own parts take writes without any signature when they are let."""
         for port in seaweedfs.ports:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
             # Nobody may listen there, or something that speaks no HTTP.
             with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
                 connection.request("PUT", "/buckets/results/unsigned", BODY)
