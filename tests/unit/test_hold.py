@@ -44,6 +44,7 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the hold asks of Redis for a moment alone is answered on a slow machine too."""
     monkeypatch.setattr(slots_module, "_RELEASE_SECONDS", PATIENCE)
     monkeypatch.setattr(supervisors, "_LAST_LOOK_SECONDS", PATIENCE)
+    monkeypatch.setattr(backlogs, "_GAP_SECONDS", 600.0)
 
 
 @pytest.fixture
