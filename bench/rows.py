@@ -192,18 +192,20 @@ def overload() -> Rows:
             began = time.perf_counter()
             answers = asyncio.run(load.open(slow, best * times, seconds))
             took = time.perf_counter() - began
-            good = [ms for status, ms in answers if status == 200]
-            refused = sorted(ms for status, ms in answers if status == 503) or [0.0]
+            good = [each.ms for each in answers if each.status == 200]
+            refused = sorted(each.ms for each in answers if each.status == 503) or [0.0]
+            late = sorted(each.late for each in answers)
             name = f"overload, {times} times"
             found[f"{name}: creates a second over the most"] = len(good) / took / best
             found[f"{name}: of them in the end, s"] = took - seconds
             found[f"{name}: held, 99 %, s"] = statistics.quantiles(good, n=100)[98] / 1000
-            found[f"{name}: refused"] = len([each for each in answers if each[0] == 503])
-            for status in {status for status, _ in answers} - {200, 503}:
+            found[f"{name}: refused"] = len([each for each in answers if each.status == 503])
+            for status in {each.status for each in answers} - {200, 503}:
                 told = f"answered {status}" if status else "not answered"
-                found[f"{name}: {told}"] = len([each for each in answers if each[0] == status])
+                found[f"{name}: {told}"] = len([each for each in answers if each.status == status])
             found[f"{name}: a refusal, median, s"] = statistics.median(refused) / 1000
             found[f"{name}: a refusal, 99 %, s"] = refused[int(len(refused) * 0.99)] / 1000
+            found[f"{name}: sent later than due, 99 %, s"] = late[int(len(late) * 0.99)] / 1000
             found[f"{name}: CPU of the API for an answer, ms"] = (spent(running.api) - cpu) / len(answers)
             found[f"{name}: memory of the API, MB more"] = (rss(running.api) - before) / KIB / KIB
     return found
@@ -212,8 +214,8 @@ def overload() -> Rows:
 def memory(held: int = 3000) -> Rows:
     """Memory of the API for each request that is held, and of a bare handler that holds as many."""
     found: Rows = {}
-    with product(hold_seconds="120", verify_seconds="10", held_requests="20000", connections="20000",
-                 address_connections="20000") as running, tempfile.NamedTemporaryFile() as file:  # fmt: skip
+    with product(hold_seconds="120", verify_seconds="10", held_requests="20000", waiting_requests="20000",
+                 connections="20000", address_connections="20000") as running, tempfile.NamedTemporaryFile() as file:  # fmt: skip
         port = free_port()
         with _bare(port, file, "") as bare:
             found["memory of a bare handler for a request held, KB"] = asyncio.run(
