@@ -51,11 +51,15 @@ class Backlog:
         """Raises Unavailable where the workers have so many jobs before them that another would be begun too late."""
         self._asked = time.monotonic()
         self._wanted.set()
-        if self._asked < self._full_until:
+        if self.is_full():
             raise Unavailable(
                 "The workers have more to verify than they can in time: nothing was created or changed, try again "
                 "shortly."
             )
+
+    def is_full(self) -> bool:
+        """Whether that was so at the last look; nobody looks for whoever only asks this."""
+        return time.monotonic() < self._full_until
 
     async def _look(self) -> None:
         await self._wanted.wait()

@@ -15,6 +15,9 @@ NOT_PUBLISHED = Counter("dropoff_publish_failures", "Jobs that the queue did not
 CONNECTIONS_REFUSED = Counter(
     "dropoff_connections_refused", "Connections that ended before they had a request, by why.", ["reason"]
 )
+NOT_ADMITTED = Counter(
+    "dropoff_requests_not_admitted", "Requests refused before they were looked at, since too many waited."
+)
 REPLY_LAG = Histogram(
     "dropoff_reply_lag_seconds", "From a worker's reply to the request that waits for it.", buckets=_SECONDS
 )

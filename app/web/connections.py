@@ -30,9 +30,10 @@ BODY_SECONDS = 30.0
 IDLE_SECONDS = 75.0
 """How long a connection may wait for its next request: longer than proxies keep theirs, so that they close first."""
 TELL_SECONDS = 60.0
-# For files, and for the connections to Redis and to the database.
-_OTHER_DESCRIPTORS = 128
-_TAKEN_AT_ONCE = 16
+# For files, for the connections to Redis and to the database, and for those that are taken while some are refused.
+_OTHER_DESCRIPTORS = 192
+# More than are let on (see admission.py): who is one too many is to be told so, and not to wait in the system's queue.
+_TAKEN_AT_ONCE = 32
 _BACKLOG = 1024
 
 

@@ -18,6 +18,12 @@ class RefusalCounts(Protocol):
     def note(self, code: str, owner: str) -> None: ...
 
 
+def has_workers_verify(request: web.Request) -> bool:
+    """Whether the call is one of those that have workers verify, or may."""
+    resource = request.match_info.route.resource
+    return request.method in ("POST", "PUT") and resource is not None and resource.canonical.rstrip("/") in _ROUTES
+
+
 def noting_refusals(counts: RefusalCounts) -> Middleware:
     """Count in `counts` each refusal of a call that has workers verify, unless a job came of it."""
 
@@ -36,9 +42,7 @@ def noting_refusals(counts: RefusalCounts) -> Middleware:
         return response
 
     def _note(request: web.Request, code: str) -> None:
-        resource = request.match_info.route.resource
-        route = resource.canonical.rstrip("/") if resource else ""
-        if request.method in ("POST", "PUT") and route in _ROUTES:
+        if has_workers_verify(request):
             counts.note(code, structlog.contextvars.get_contextvars().get("account", ""))
 
     return noted

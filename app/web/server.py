@@ -54,6 +54,7 @@ from app.store.notifications import Notifications
 from app.store.outbox import Outbox
 from app.store.result_sets import ResultSetRepository
 from app.web.accounts import AccountHandlers
+from app.web.admission import Admission, admitting
 from app.web.audit import AuditHandlers
 from app.web.auth import Operator
 from app.web.body import BODY_LIMIT
@@ -70,15 +71,17 @@ from app.web.leftovers import LeftoverHandlers
 from app.web.metrics import MetricsHandler, counted
 from app.web.openapi import page
 from app.web.refusals import noting_refusals
-from app.web.trace import LOGGED, traced
+from app.web.trace import LOGGED, UNLOGGED, traced
 
 log = structlog.get_logger()
 
 
 class AccessLog(AbstractAccessLogger):
-    """One line a request: its path, never its query string, which may hold a key."""
+    """One line a request: its path, never its query string, which may hold a key. None where it is UNLOGGED."""
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        if UNLOGGED in request:
+            return
         log.info(
             "request",
             method=request.method,
@@ -104,14 +107,15 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
         operator = Operator(settings.operator_key, settings.operator_read_key)
         accounts, leftovers = Accounts(engine), LeftoverRepository(engine)
         repository, notifications = DestinationRepository(engine, notify=settings.notifies), Notifications(engine)
-        verifier, tasks = await _open_hold(stack, settings, redis, sealer, clock, board, leftovers)
+        verifier, backlog, tasks = await _open_hold(stack, settings, redis, sealer, clock, board, leftovers)
         destinations = Destinations(
             repository, verifier, sealer,
             limit=settings.destination_limit, allow_http=settings.allow_http, delete=settings.delete,
         )  # fmt: skip
         refusals = RefusalCounts(redis, clock)
         tasks.append(await _running(stack, refusals.writing))
-        middlewares = [attended, counted, traced, envelope, noting_refusals(refusals)]
+        admission = Admission(backlog.is_full, room=settings.waiting_requests)
+        middlewares = [attended, counted, admitting(admission, refusals), traced, envelope, noting_refusals(refusals)]
         app = web.Application(middlewares=middlewares, client_max_size=BODY_LIMIT)
         idempotency = Idempotency(IdempotencyKeys(engine), sealer, settings.hold_seconds)
         app.add_routes(DestinationHandlers(destinations, accounts, operator, idempotency).routes())
@@ -216,8 +220,8 @@ async def _open_hold(
     clock: Clock,
     board: Board,
     store: LeftoverRepository,
-) -> tuple[Verifier, list[Background]]:
-    """What has workers verify and holds requests meanwhile, and the tasks that it does beside them."""
+) -> tuple[Verifier, Backlog, list[Background]]:
+    """What has workers verify and holds requests meanwhile, what knows whether they keep up, and the tasks of both."""
     raw = _client(stack, settings, decode=False, gather=True)
     replies = Replies(_client(stack, settings, decode=False, seconds=POP_SECONDS + 5), sealer, clock)
     slots = Slots(
@@ -243,7 +247,7 @@ async def _open_hold(
         hold_seconds=settings.hold_seconds, verify_seconds=settings.verify_seconds,
         multipart=settings.delivers,
     )  # fmt: skip
-    return verifier, [board.writer, *tasks]
+    return verifier, backlog, [board.writer, *tasks]
 
 
 async def serve(settings: Settings, host: str, port: int) -> None:

@@ -9,6 +9,8 @@ from opentelemetry.trace import SpanKind
 from app.observe import tracing
 
 LOGGED = web.RequestKey("logged", dict[str, Any])
+UNLOGGED = web.RequestKey("unlogged", bool)
+"""That a request is to have no line in the log."""
 
 
 @web.middleware
