@@ -214,8 +214,11 @@ def overload() -> Rows:
 def memory(held: int = 3000) -> Rows:
     """Memory of the API for each request that is held, and of a bare handler that holds as many."""
     found: Rows = {}
-    with product(hold_seconds="120", verify_seconds="10", held_requests="20000", waiting_requests="20000",
-                 connections="20000", address_connections="20000") as running, tempfile.NamedTemporaryFile() as file:  # fmt: skip
+    many = dict.fromkeys(("held_requests", "waiting_requests", "connections", "address_connections"), "20000")
+    with (
+        product(hold_seconds="120", verify_seconds="10", **many) as running,
+        tempfile.NamedTemporaryFile() as file,
+    ):
         port = free_port()
         with _bare(port, file, "") as bare:
             found["memory of a bare handler for a request held, KB"] = asyncio.run(
