@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 AT_ONCE, AT_ONCE_BESIDE_REFUSALS = 16, 4
 """How many are let on in one turn of the loop. The longer a turn is, the later a refusal comes."""
+ROOM_OF_A_FLOW = 500
+"""How many may wait once as many as there is room for were let on and some wait still: it is no burst that ends."""
 ROOM_WHEN_FULL = 16
 """How many may wait while the workers do not keep up: nearly all of them are refused when they are looked at."""
 TELL_SECONDS = 60.0
@@ -38,6 +40,8 @@ class Admission:
         self._is_full = is_full
         self._room = room
         self._waiting: deque[asyncio.Future[None]] = deque()
+        # Since nobody waited.
+        self._let_on_since = 0
         self._refusing = False
         self._told = float("-inf")
 
@@ -54,7 +58,9 @@ class Admission:
         await turn
 
     def _limit(self) -> int:
-        return min(self._room, ROOM_WHEN_FULL) if self._is_full() else self._room
+        if self._is_full():
+            return min(self._room, ROOM_WHEN_FULL)
+        return self._room if self._let_on_since < self._room else min(self._room, ROOM_OF_A_FLOW)
 
     def _let_on(self, loop: asyncio.AbstractEventLoop) -> None:
         for _ in range(len(self._waiting) - self._limit()):
@@ -66,8 +72,11 @@ class Admission:
             first = self._waiting.popleft()
             if not first.done():
                 first.set_result(None)
+                self._let_on_since += 1
         if self._waiting:
             loop.call_soon(self._let_on, loop)
+        else:
+            self._let_on_since = 0
 
     def _refusal(self) -> Unavailable:
         self._refusing = True

@@ -5,10 +5,11 @@ from collections import Counter
 from contextlib import AsyncExitStack, suppress
 
 import aiohttp
+import pytest
 from aiohttp import web
 
 from app.domain.errors import Unavailable
-from app.web.admission import AT_ONCE, AT_ONCE_BESIDE_REFUSALS, ROOM_WHEN_FULL, Admission, admitting
+from app.web.admission import AT_ONCE, AT_ONCE_BESIDE_REFUSALS, ROOM_OF_A_FLOW, ROOM_WHEN_FULL, Admission, admitting
 from app.web.connections import attended
 from app.web.errors import envelope
 from app.web.trace import UNLOGGED
@@ -87,6 +88,25 @@ async def test_who_finds_no_room_is_refused_before_those_who_wait_are_let_on() -
     await door.come(1)
     await door.all()
     assert door.on[-1] == ROOM + 7, "there is room again"
+
+
+async def test_a_burst_has_all_of_the_room_and_what_comes_on_and_on_a_part_of_it() -> None:
+    room = 4 * ROOM_OF_A_FLOW
+    door = Door(room)
+    await door.come(room)
+    await door.all()
+    assert len(door.on) == room, "it has ended, however large it was"
+    # As many again come in each turn as were let on, so that some wait all the time.
+    await door.come(room)
+    while not door.refused:
+        await door.come(AT_ONCE)
+    assert len(door.on) == pytest.approx(2 * room, abs=AT_ONCE)
+    await door.all()
+    assert len(door.on) == pytest.approx(2 * room + ROOM_OF_A_FLOW, abs=2 * AT_ONCE)
+    await door.come(room)
+    await door.all()
+    assert len(door.tasks) - len(door.on) == len(door.refused)
+    assert door.on[-1] == len(door.tasks) - 1, "nobody waited: it is a burst again"
 
 
 async def test_while_the_workers_do_not_keep_up_there_is_less_room_also_for_those_who_wait() -> None:
