@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     destination_limit: int = Field(50, ge=0)
     account_verifications: int = Field(20, ge=1)
     held_requests: int = Field(10_000, ge=1)
-    waiting_requests: int = Field(2000, ge=1)
+    waiting_requests: int = Field(1000, ge=1)
     connections: int = Field(12_000, ge=1)
     address_connections: int = Field(6_000, ge=1)
     board_jobs: int = Field(10_000, ge=100, le=1_000_000)

@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 AT_ONCE, AT_ONCE_BESIDE_REFUSALS = 16, 4
 """How many are let on in one turn of the loop. The longer a turn is, the later a refusal comes."""
-ROOM_OF_A_FLOW = 500
+ROOM_OF_A_FLOW = 250
 """How many may wait once as many as there is room for were let on and some wait still: it is no burst that ends."""
 ROOM_WHEN_FULL = 16
 """How many may wait while the workers do not keep up: nearly all of them are refused when they are looked at."""
