@@ -110,7 +110,8 @@ class Api:
                 text = response.read().decode()
                 return Answer(response.status, response.headers, text, time.monotonic() - began)
         except urllib.error.HTTPError as error:
-            return Answer(error.code, error.headers, error.read().decode(), time.monotonic() - began)
+            with error:
+                return Answer(error.code, error.headers, error.read().decode(), time.monotonic() - began)
 
     def create(self, body: Mapping[str, Any], timeout: float | None = None) -> Answer:
         """POST `body` as JSON."""

@@ -27,7 +27,8 @@ def main() -> int:
         with urllib.request.urlopen(request) as answer:
             sys.stdout.write(answer.read().decode())
     except urllib.error.HTTPError as refused:
-        sys.stdout.write(refused.read().decode())
+        with refused:
+            sys.stdout.write(refused.read().decode())
     except OSError as error:
         sys.stderr.write(f"curl: {error}\n")
         return 22
