@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any, NoReturn
 from urllib.parse import unquote_to_bytes
 
@@ -22,6 +23,9 @@ FORM = "application/x-www-form-urlencoded"
 _TOKEN = re.compile(rb"%%(%s)%%(?![0-9A-Fa-f]{2})" % "|".join(TOKENS).encode())
 _FORM_LIKE = re.compile(rb"\s*[A-Za-z_][\w.%-]*=")
 _BARE_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+DEEPEST = 20
+"""No body of ours has more than a few levels."""
+_UNREADABLE = "The body is not JSON that can be read: it is nested too deeply, or has a huge number."
 _PERCENT_ADVICE = (
     "The form body is not percent-encoded correctly: a % that stands for itself, as in %DATE%, is written %25 "
     "(curl does that with --data-urlencode)."
@@ -56,14 +60,26 @@ def _json(body: bytes) -> dict[str, Any]:
         message = f"The body is not valid JSON: see line {error.lineno}, column {error.colno}."
         raise InvalidRequest(message) from None
     except (RecursionError, ValueError):
-        raise InvalidRequest(
-            "The body is not JSON that can be read: it is nested too deeply, or has a huge number."
-        ) from None
+        raise InvalidRequest(_UNREADABLE) from None
+    if _is_deep(content):
+        raise InvalidRequest(_UNREADABLE)
     if b"\\u" in body and not _encodable(content):
         raise InvalidRequest("The body has half a surrogate pair (as \\ud800 alone), which is no character.")
     if not isinstance(content, dict):
         raise InvalidRequest('The body must be a JSON object of parameters, as in {"name": "…"}.')
     return content
+
+
+def _is_deep(content: object) -> bool:
+    """Whether it is nested deeper than DEEPEST; how much Python itself can read and write differs by release."""
+    level = [content]
+    for _ in range(DEEPEST):
+        level = [inner for each in level for inner in _inside(each)]
+    return bool(level)
+
+
+def _inside(content: object) -> Iterable[object]:
+    return content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
 
 
 def _encodable(content: object) -> bool:

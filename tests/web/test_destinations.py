@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from app.domain.types import KEYS
+from app.web.body import DEEPEST
 from tests.servers.odd import Odd, html
 from tests.stack import Answer, Api, Process, up_process
 from tests.types.every import GOOD, settings_at
@@ -212,6 +213,8 @@ BAD_BODIES: list[tuple[str, bytes, dict[str, str], int, str]] = [
     ("not UTF-8", b'{"name": "\xff"}', JSON, 400, "UTF-8"),
     ("half a surrogate pair", b'{"\\ud800": "\\ud800"}', JSON, 400, "surrogate"),
     ("NaN", b'{"name": NaN}', JSON, 400, "NaN"),
+    ("one level too many", b'{"name":' + b"[" * DEEPEST + b"]" * DEEPEST + b"}", JSON, 400, "nested"),
+    ("as deep as may be", b'{"nam":' + b"[" * (DEEPEST - 1) + b"]" * (DEEPEST - 1) + b"}", JSON, 400, "nam"),
     ("deep nesting", b'{"name":' + b"[" * 30_000 + b"]" * 30_000 + b"}", JSON, 400, "nested"),
     ("a huge number", b'{"name": ' + b"9" * 5_000 + b"}", JSON, 400, "huge number"),
     ("a name twice in JSON", b'{"name": "a", "name": "b"}', JSON, 400, "name stands twice"),
