@@ -5,7 +5,24 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Update, and_, bindparam, func, insert, literal, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    Text,
+    Update,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.delivery import ATTEMPTS, Claimed, DeliveryState, Outcome, SourceFault
@@ -29,6 +46,7 @@ from app.store.tables import (
 
 _ENDED = (DeliveryState.OK, DeliveryState.FAILED, DeliveryState.SKIPPED)
 _SET = (DeliveryRow.account_id, DeliveryRow.collection_id, DeliveryRow.result_set_id)
+_DESTINATION = (DestinationRow.id == DeliveryRow.destination_id, DestinationRow.account_id == DeliveryRow.account_id)
 
 
 class Outbox(Transactions):
@@ -183,7 +201,6 @@ _CHOOSE_KEY = update(DeliveryRow).where(DeliveryRow.id == bindparam("delivery"))
 
 def _whole(ids: Sequence[str]) -> Select[*tuple[Any, ...]]:
     """The deliveries `ids`, with their files and sets, and their destinations where they are still there."""
-    mine = and_(DestinationRow.id == DeliveryRow.destination_id, DestinationRow.account_id == DeliveryRow.account_id)
     own = (
         *(DeliveryRow.id, DeliveryRow.lease, DeliveryRow.attempts, DeliveryRow.account_id, DeliveryRow.destination_id),
         *(DeliveryRow.collection_id, DeliveryRow.result_set_id, DeliveryRow.key, DeliveryRow.upload),
@@ -202,7 +219,7 @@ def _whole(ids: Sequence[str]) -> Select[*tuple[Any, ...]]:
         .join(AccountRow, AccountRow.id == DeliveryRow.account_id)
         .join(ResultFileRow, FILE_OF_DELIVERY)
         .join(ResultSetRow, SET_OF_DELIVERY)
-        .outerjoin(DestinationRow, mine)
+        .outerjoin(DestinationRow, and_(*_DESTINATION))
         .where(DeliveryRow.id.in_(ids))
     )
 
@@ -253,6 +270,8 @@ def _noting(outcome: Outcome) -> Update:
             values |= {"due_at": outcome.due_at, "sent": 0, "fault": outcome.fault, "message": outcome.message}
             if outcome.returned:
                 values["attempts"] = DeliveryRow.attempts - 1
+        case DeliveryState.SKIPPED:
+            values |= _unsent(outcome)
         case _:
             values |= {"ended_at": outcome.at, "fault": outcome.fault, "message": outcome.message}
     if outcome.state is DeliveryState.OK:
@@ -261,6 +280,20 @@ def _noting(outcome: Outcome) -> Update:
     which = (*_held(outcome.delivery, outcome.lease), DeliveryRow.state.in_(states))
     told = (DeliveryRow.id, DeliveryRow.state, DeliveryRow.fault, DeliveryRow.message)
     return update(DeliveryRow).where(*which).values(**values).returning(*told, *_SET, DeliveryRow.destination_id)
+
+
+def _unsent(outcome: Outcome) -> dict[str, Any]:
+    """What is noted of one for which nothing was sent: where a copy had arrived before, the receipt is that copy's."""
+    arrived = DeliveryRow.delivered_at.is_not(None)
+    size = select(ResultFileRow.bytes).where(FILE_OF_DELIVERY).correlate(DeliveryRow).scalar_subquery()
+    return {
+        "state": case((arrived, DeliveryState.OK), else_=DeliveryState.SKIPPED),
+        "sent": case((arrived, size), else_=DeliveryRow.sent),
+        "began_at": case((arrived, null()), else_=DeliveryRow.began_at),
+        "ended_at": func.coalesce(DeliveryRow.delivered_at, literal(outcome.at, UtcDateTime)),
+        "fault": None,
+        "message": case((arrived, null()), else_=literal(outcome.message, Text)),
+    }
 
 
 def _place(row: Row[Any]) -> dict[str, Any]:
@@ -311,7 +344,7 @@ def mark_recovered(connection: Connection, destination: str) -> datetime | None:
 
 def recover(connection: Connection, destination: str, at: datetime, *, new_keys: bool) -> int:
     """Let what `destination` missed be delivered again from `at` on, the oldest first, and what waits for its next
-    attempt at once; with `new_keys`, under keys that are chosen anew. How many that is."""
+    attempt at once; with `new_keys`, under keys that are chosen anew. How many that is: none while it is disabled."""
     missed = and_(DeliveryRow.state == DeliveryState.FAILED, DeliveryRow.fault.not_in(list(SourceFault)))
     waiting = and_(DeliveryRow.state == DeliveryState.PENDING, DeliveryRow.attempts > 0)
     which = and_(DeliveryRow.destination_id == destination, or_(missed, waiting))
@@ -319,18 +352,22 @@ def recover(connection: Connection, destination: str, at: datetime, *, new_keys:
 
 
 def redeliver(connection: Connection, which: Any, at: datetime, text: str, *, new_keys: bool = False) -> int:
-    """Let the deliveries `which` be made again, as if for the first time, with the line `text` in the log of each
-    destination. How many that is."""
+    """Let those of the deliveries `which` that go to an enabled destination be made again, as if for the first time,
+    with the line `text` in the log of each destination; the others stay as they are. How many that is."""
+    which = and_(which, exists().where(*_DESTINATION, DestinationRow.enabled))
     columns = (*_SET, DeliveryRow.destination_id)
     lines = select(*columns, literal(at, UtcDateTime), literal(text)).where(which).distinct()
     names = ("account_id", "collection_id", "result_set_id", "destination_id", "at", "text")
+    arrived = case((DeliveryRow.state == DeliveryState.OK, DeliveryRow.ended_at), else_=DeliveryRow.delivered_at)
     values: dict[str, Any] = {
         # Those that were announced first come first.
         "due_at": DeliveryRow.created_at, "state": DeliveryState.PENDING, "attempts": 0, "sent": 0, "lease": None,
         "changed_at": at, "ended_at": None, "fault": None, "message": None,
+        # The copy that is there stays there until the next has arrived.
+        "delivered_at": arrived,
     }  # fmt: skip
     if new_keys:
-        values["key"] = None
+        values |= dict.fromkeys(("key", "etag", "version", "request_id", "delivered_at"))
     connection.execute(insert(DeliveryLogRow).from_select(names, lines))
     return rows_changed(connection.execute(update(DeliveryRow).where(which).values(**values)))
 

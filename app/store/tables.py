@@ -202,7 +202,8 @@ class DeliveryRow(Table):
     which that worker's progress renews; after that the worker is taken for dead. `attempts` counts dispatches since it
     was announced or last asked for. `key` is chosen by the first of them and kept, so that no file is there twice.
     `upload` is, sealed, the id of an upload in parts that was begun and of which something may be left.
-    There is no reference to the destination, which may be deleted before it.
+    `delivered_at` is, of one that was made again, when the copy arrived that `etag`, `version` and `request_id` are of;
+    of others that is `ended_at`. There is no reference to the destination, which may be deleted before it.
     """
 
     __tablename__ = "deliveries"
@@ -247,6 +248,7 @@ class DeliveryRow(Table):
     etag: Mapped[str | None] = mapped_column(String(255))
     version: Mapped[str | None] = mapped_column(String(1024))
     request_id: Mapped[str | None] = mapped_column(String(128))
+    delivered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     upload: Mapped[str | None] = mapped_column(Text)
 
 

@@ -241,6 +241,10 @@ def _receipt() -> Schema:
         "request_id": {**text, "description": "The provider's."},
         **dict.fromkeys(("created_at", "changed_at"), _TIME),
         **dict.fromkeys(("due_at", "began_at", "ended_at"), time),
+        "delivered_at": {
+            **time,
+            "description": "When the last copy arrived, which etag, version_id and request_id are of.",
+        },
     }
 
 
