@@ -210,7 +210,7 @@ class DestinationRepository(Transactions):
             if report.ok:
                 self._recovered(connection, destination, at, new_keys=False)
             elif report.code and blames_destination(report.code) and not ADVICE[report.code].retryable:
-                self._failing(connection, destination, at, report)
+                self._failing(connection, destination, at, report.code, report.message)
 
         await self._set(account, destination, expected_version, values, is_ours, then)
 
@@ -224,10 +224,10 @@ class DestinationRepository(Transactions):
             event = destination_event(connection, EventType.DESTINATION_RECOVERED, destination, at, **data)
             record(connection, event)
 
-    def _failing(self, connection: Connection, destination: str, at: datetime, report: Report) -> None:
-        """Note that the destination fails since `at`, if it was not noted before."""
-        if mark_failing(connection, destination, at) and self._notify:
-            data = {"failing_since": timestamp(at), "fault": report.code, "message": report.message}
+    def _failing(self, connection: Connection, destination: str, at: datetime, code: str, message: str) -> None:
+        """Note that the destination fails since `at`, and why, if it was not noted before."""
+        if mark_failing(connection, destination, at, code, message) and self._notify:
+            data = {"failing_since": timestamp(at), "fault": code, "message": message}
             record(connection, destination_event(connection, EventType.DESTINATION_FAILING, destination, at, **data))
 
     async def _set(
@@ -411,4 +411,5 @@ def _destination(row: Row[Any]) -> Destination:
         verification=row.verification,
         used_by=row.used_by,
         failing_since=row.failing_since,
+        failing=row.failing,
     )

@@ -121,7 +121,9 @@ class Outbox(Transactions):
                     continue
                 noted.append(each)
                 rows.append(row)
-                if each.failing and mark_failing(connection, row.destination_id, each.at):
+                if not each.failing:
+                    continue
+                if mark_failing(connection, row.destination_id, each.at, row.fault, row.message):
                     failing.append((row, each.at))
             lines = [
                 {**_place(row), "at": each.at, "text": each.text}
@@ -327,10 +329,16 @@ def _lock_destinations(connection: Connection, deliveries: Sequence[str]) -> Non
     connection.execute(locked.with_for_update(key_share=True))
 
 
-def mark_failing(connection: Connection, destination: str, at: datetime) -> bool:
-    """Note that `destination` fails since `at`; whether it was not noted yet."""
-    which = (DestinationRow.id == destination, DestinationRow.failing_since.is_(None))
-    return rows_changed(connection.execute(update(DestinationRow).where(*which).values(failing_since=at))) > 0
+def mark_failing(connection: Connection, destination: str, at: datetime, code: str, message: str) -> bool:
+    """Note that `destination` fails since `at`, and why; whether it was not noted yet."""
+    change = update(DestinationRow).where(DestinationRow.id == destination)
+    why = {"code": code, "message": message}
+    began = change.where(DestinationRow.failing_since.is_(None)).values(failing_since=at, failing=why)
+    if rows_changed(connection.execute(began)):
+        return True
+    # One that began to fail before the reason was kept has that of the next failure.
+    connection.execute(change.where(DestinationRow.failing.is_(None)).values(failing=why))
+    return False
 
 
 def mark_recovered(connection: Connection, destination: str) -> datetime | None:
@@ -338,7 +346,7 @@ def mark_recovered(connection: Connection, destination: str) -> datetime | None:
     which = DestinationRow.id == destination
     since = connection.scalar(select(DestinationRow.failing_since).where(which))
     if since is not None:
-        connection.execute(update(DestinationRow).where(which).values(failing_since=None))
+        connection.execute(update(DestinationRow).where(which).values(failing_since=None, failing=None))
     return since
 
 

@@ -79,7 +79,7 @@ class KeyRow(Table):
 class DestinationRow(Table):
     """`sealed` has the credentials; `folded` is the name as it is searched and sorted, in any case; `failing_since` is
     when a delivery or a check first failed in a way that its customer must mend, since it last passed a verification;
-    `checked_at` is when a scheduled check of it was last begun."""
+    `failing` has the `code` and the `message` of that; `checked_at` is when a scheduled check of it was last begun."""
 
     __tablename__ = "destinations"
     __table_args__ = (
@@ -102,6 +102,7 @@ class DestinationRow(Table):
     verified_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     verification: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     failing_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    failing: Mapped[dict[str, str] | None] = mapped_column(JSON(none_as_null=True))
     checked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 

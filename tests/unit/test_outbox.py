@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.collection import CollectionDraft, CollectionQuery
@@ -334,6 +334,44 @@ async def test_a_destination_that_is_mended_gets_what_it_missed_oldest_first(she
     ]  # fmt: skip
     assert {each.key for (each,) in again} == {"k/f0.json", "k/f1.json"}
     assert await shelf.claim("third", at + LEASE) == []
+
+
+async def test_a_destination_that_fails_says_why_until_it_passes(shelf: Shelf) -> None:
+    await shelf.destination(ONE, verification=PASSED.as_answer())
+    await shelf.destination(TWO)
+    await shelf.announce(2)
+    denied = {"code": "write_denied", "message": "The key may not write there."}
+    mismatch = Report(**{**vars(PASSED), "ok": False, "code": Fault.SECRET_MISMATCH, "message": "Send it again."})
+
+    async def told(identity: str = ONE) -> tuple[bool, Any]:
+        shown = (await shelf.destinations.get(shelf.mine, identity)).as_answer()
+        (listed,) = [
+            each.as_answer() for each in (await shelf.destinations.page(shelf.mine, Query())).destinations
+            if each.id == identity
+        ]  # fmt: skip
+        assert shown == listed
+        return shown["failing_since"] is not None, shown["failing"]
+
+    first, second = await shelf.claim()
+    assert await told() == (False, None)
+    why = {"fault": Fault.WRITE_DENIED, "message": denied["message"], "failing": True}
+    await shelf.outbox.settle([noted(first, DeliveryState.FAILED, **why)])
+    assert (await told(), await told(TWO)) == ((True, denied), (False, None))
+    # What set it stays, whatever else is found out later.
+    await shelf.outbox.settle([noted(second, DeliveryState.FAILED, fault=Fault.TIMEOUT, message="m", failing=True)])
+    await shelf.destinations.verified(shelf.mine, ONE, mismatch, NOW, expected_version=1)
+    assert await told() == (True, denied)
+    await shelf.destinations.verified(shelf.mine, ONE, PASSED, NOW, expected_version=1)
+    assert await told() == (False, None)
+    await shelf.destinations.verified(shelf.mine, ONE, mismatch, NOW, expected_version=1)
+    assert await told() == (True, {"code": "secret_mismatch", "message": "Send it again."})
+    # One that began to fail before the reason was kept has that of the next failure.
+    async with shelf.transaction() as session:
+        await session.execute(update(DestinationRow).where(DestinationRow.id == ONE).values(failing=None))
+    assert await told() == (True, None)
+    await shelf.settle_all(DeliveryState.FAILED, **why)
+    assert await told() == (True, denied)
+    assert await shelf.failing_since(ONE) == NOW
 
 
 async def test_a_destination_that_leads_elsewhere_gets_new_keys_and_a_failed_check_mends_nothing(shelf: Shelf) -> None:

@@ -292,6 +292,10 @@ def _of(spec: type[Spec]) -> Schema:
                 "type": ["string", "null"],
                 "description": "Since when deliveries fail in a way that you must mend.",
             },
+            "failing": {
+                "anyOf": [closed({"code": {"enum": [*Fault]}, "message": _TEXT}), {"type": "null"}],
+                "description": "Why, of the delivery or the check that began it; null where it does not fail.",
+            },
             "verification": {"anyOf": [ref("Report"), {"type": "null"}], "description": "The last report."},
         },
         optional=frozenset({"account", *_OPERATORS, *public}) - {*given["required"]},
