@@ -31,7 +31,7 @@ from app.domain.faults import Fault
 from app.domain.notification import EventType
 from app.domain.result_set import ResultFile
 from app.store.engine import Transactions, rows_changed
-from app.store.notifications import delivered_sets, destination_event, failed_deliveries, record
+from app.store.notifications import SetKey, delivered_sets, destination_event, failed_deliveries, record
 from app.store.tables import (
     FILE_OF_DELIVERY,
     SET_OF_DELIVERY,
@@ -113,7 +113,7 @@ class Outbox(Transactions):
         def note(connection: Connection) -> list[Outcome]:
             noted: list[Outcome] = []
             rows: list[Row[Any]] = []
-            failing: list[tuple[Row[Any], datetime]] = []
+            blamed: list[tuple[datetime, Row[Any]]] = []
             _lock_destinations(connection, [each.delivery for each in outcomes if each.failing])
             for each in outcomes:
                 row = connection.execute(_noting(each)).one_or_none()
@@ -121,10 +121,13 @@ class Outbox(Transactions):
                     continue
                 noted.append(each)
                 rows.append(row)
-                if not each.failing:
-                    continue
-                if mark_failing(connection, row.destination_id, each.at, row.fault, row.message):
-                    failing.append((row, each.at))
+                if each.failing:
+                    blamed.append((each.at, row))
+            failing = [
+                (at, row)
+                for at, row in sorted(blamed, key=lambda one: one[0])
+                if mark_failing(connection, row.destination_id, at, row.fault, row.message)
+            ]
             lines = [
                 {**_place(row), "at": each.at, "text": each.text}
                 for each, row in zip(noted, rows, strict=True)
@@ -133,8 +136,8 @@ class Outbox(Transactions):
             if lines:
                 connection.execute(insert(DeliveryLogRow), lines)
             if self._notify and noted:
-                at = max(each.at for each in noted)
-                _tell(connection, [row for row in rows if row.state in _ENDED], failing, at)
+                ends = [(each.at, row) for each, row in zip(noted, rows, strict=True) if row.state in _ENDED]
+                _tell(connection, ends, failing)
             return noted
 
         return await self.write(note)
@@ -151,7 +154,7 @@ class Outbox(Transactions):
         def expire(connection: Connection) -> tuple[int, int]:
             given_up = connection.execute(last.values(**values, changed_at=now).returning(DeliveryRow.id)).all()
             if self._notify:
-                record(connection, failed_deliveries(connection, [row.id for row in given_up], now))
+                record(connection, failed_deliveries(connection, {row.id: now for row in given_up}))
             due = again.values(state=DeliveryState.PENDING, due_at=now, changed_at=now)
             return rows_changed(connection.execute(due)), len(given_up)
 
@@ -305,18 +308,21 @@ def _place(row: Row[Any]) -> dict[str, Any]:
 
 
 def _tell(
-    connection: Connection, ended: Sequence[Row[Any]], failing: Sequence[tuple[Row[Any], datetime]], at: datetime
+    connection: Connection, ended: Sequence[tuple[datetime, Row[Any]]], failing: Sequence[tuple[datetime, Row[Any]]]
 ) -> None:
-    """Have the platform told of deliveries that ended at `at`, and of the destinations that fail because of some, since
-    when."""
-    failed = [row for row in ended if row.state == DeliveryState.FAILED]
-    events = failed_deliveries(connection, [row.id for row in failed], at)
-    for row, since in failing:
+    """Have the platform told of deliveries that ended, and of the destinations that fail because of some, each at its
+    time and in that order."""
+    events = failed_deliveries(connection, {row.id: at for at, row in ended if row.state == DeliveryState.FAILED})
+    for since, row in failing:
         why = {"failing_since": timestamp(since), "fault": row.fault, "message": row.message}
         events += destination_event(connection, EventType.DESTINATION_FAILING, row.destination_id, since, **why)
-    well = [row for row in ended if row.state != DeliveryState.FAILED]
-    events += delivered_sets(connection, [(row.account_id, row.collection_id, row.result_set_id) for row in well], at)
-    record(connection, events)
+    well: dict[SetKey, datetime] = {}
+    for at, row in ended:
+        if row.state != DeliveryState.FAILED:
+            key = (row.account_id, row.collection_id, row.result_set_id)
+            well[key] = max(at, well.get(key, at))
+    events += delivered_sets(connection, well)
+    record(connection, sorted(events, key=lambda event: event.at))
 
 
 def _lock_destinations(connection: Connection, deliveries: Sequence[str]) -> None:
