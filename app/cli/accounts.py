@@ -133,6 +133,8 @@ def tell_destination(destination: Answer, *, as_json: bool) -> None:
     state = "enabled" if destination["enabled"] else "disabled"
     if destination["failing_since"]:
         state = f"{state}, failing since {destination['failing_since']}"
+    if destination.get("failing"):
+        state = f"{state} ({destination['failing']['code']})"
     line = f"{destination['id']}  {destination['account_name']}  {destination['type']}  {state}  {destination['name']}"
     _tell(destination, line, as_json=as_json)
 

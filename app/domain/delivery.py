@@ -58,6 +58,8 @@ _MAY_PASS = {fault for fault, advice in ADVICE.items() if advice.retryable} | {
     Fault.PROVIDER_ERROR,
     Fault.INTERNAL_ERROR,
 }
+# Destinations that a sentence names.
+_NAMED = 5
 _OUR_OWN = frozenset({Fault.EGRESS_UNAVAILABLE, Fault.INTERNAL_ERROR, Fault.CLOCK_SKEW})
 
 AnyFault = Fault | SourceFault
@@ -142,7 +144,8 @@ class DestinationStatus:
 @dataclass(frozen=True)
 class Delivery:
     """One file on its way to one destination, or there. `key`, `etag`, `version` and `request_id` are the receipt;
-    `sent` is how many bytes the store has confirmed so far."""
+    `sent` is how many bytes the store has confirmed so far. `delivered_at` is when the last copy arrived, which the
+    receipt is of: of one that is made again, until the next has arrived, the one before."""
 
     id: str
     account: int
@@ -166,6 +169,7 @@ class Delivery:
     etag: str | None = None
     version: str | None = None
     request_id: str | None = None
+    delivered_at: datetime | None = None
     worker: str | None = None
 
 
@@ -280,6 +284,28 @@ class Redelivery:
     only_failed: bool = False
     since: datetime | None = None
     until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Redelivered:
+    """What came of a redelivery of all that has ended, or of what failed: how many deliveries are made again, and by
+    destination why those to it stay as they are."""
+
+    count: int
+    left: Mapping[str, str]
+    only_failed: bool
+
+    def message(self) -> str:
+        """The sentences that say so."""
+        made = {0: "Nothing is delivered again.", 1: "1 delivery is made again."}
+        said = [made.get(self.count, f"{self.count} deliveries are made again.")]
+        named = list(self.left.items())[:_NAMED]
+        said += [f"Those to destination {each} stay as they are, since {why}." for each, why in named]
+        if others := len(self.left) - len(named):
+            said.append(f"So do those to {others} other destinations.")
+        if not self.count and not self.left:
+            said.append(f"Nothing of what was asked for has {'failed' if self.only_failed else 'ended'}.")
+        return " ".join(said)
 
 
 def parse_redelivery(body: Mapping[str, Any], known: tuple[str, ...]) -> Redelivery:

@@ -24,7 +24,7 @@ NAME_LIMIT = 255
 _ID = re.compile("[0-9A-F]{12}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _BOOLEANS: dict[object, bool] = {1: True, 0: False, "true": True, "1": True, "false": False, "0": False}
-READ_ONLY = ("id", "used_by", "created_at", "updated_at", "verified_at", "failing_since", "verification")
+READ_ONLY = ("id", "used_by", "created_at", "updated_at", "verified_at", "failing_since", "failing", "verification")
 """What an answer has beside the parameters."""
 
 
@@ -60,7 +60,9 @@ class Destination:
     used_by: int = 0
     """How many collections use it."""
     failing_since: datetime | None = None
-    """When a delivery, or a scheduled check, first failed in a way that its customer must mend."""
+    """When a delivery, or a check, first failed in a way that its customer must mend."""
+    failing: Mapping[str, Any] | None = None
+    """The `code` and the `message` of that."""
 
     def as_answer(self) -> dict[str, Any]:
         """The destination as a client sees it; it has no credentials."""
@@ -75,6 +77,7 @@ class Destination:
             "updated_at": timestamp(self.updated_at),
             "verified_at": timestamp(self.verified_at) if self.verified_at else None,
             "failing_since": timestamp(self.failing_since) if self.failing_since else None,
+            "failing": self.failing if self.failing_since else None,
             "verification": self.verification,
         }
 

@@ -15,7 +15,7 @@ from app.domain.collection import (
     parse_collection,
     require_collection_id,
 )
-from app.domain.delivery import Delivery, DestinationStatus, Redelivery, ResultSet, parse_redelivery
+from app.domain.delivery import Delivery, DestinationStatus, Redelivered, Redelivery, ResultSet, parse_redelivery
 from app.domain.errors import ResultSetNotFound, SourceNotConfigured
 from app.domain.result_set import ResultSetDraft, parse_result_set, parse_result_set_id
 
@@ -45,8 +45,8 @@ class ResultSetStore(Protocol):
     async def deliveries_of(self, account: int, collection: str, result_set: int) -> list[Delivery]: ...
     async def redeliver(
         self, account: int, collection: str, result_set: int, asked: Redelivery, now: datetime
-    ) -> int: ...
-    async def redeliver_to(self, account: int, destination: str, asked: Redelivery, now: datetime) -> int: ...
+    ) -> Redelivered: ...
+    async def redeliver_to(self, account: int, destination: str, asked: Redelivery, now: datetime) -> Redelivered: ...
 
 
 class Wakes(Protocol):
@@ -126,26 +126,26 @@ class Collections:
         deliveries = await self._result_sets.deliveries_of(account, collection, number)
         return ResultSetState(state.result_set, state.destinations, tuple(deliveries))
 
-    async def redeliver(self, account: int, collection: str, identity: str, body: Mapping[str, Any]) -> int:
-        """Let the result set be delivered again as `body` asks: how many deliveries. Raises InvalidParameters,
-        CollectionNotFound and ResultSetNotFound."""
+    async def redeliver(self, account: int, collection: str, identity: str, body: Mapping[str, Any]) -> Redelivered:
+        """Let the result set be delivered again as `body` asks. Raises InvalidParameters, CollectionNotFound and
+        ResultSetNotFound."""
         number = await self._number(account, collection, identity)
         await self._result_sets.get(account, collection, number)
         asked = parse_redelivery(body, ("destination_ids", "only_failed"))
-        count = await self._result_sets.redeliver(account, collection, number, asked, datetime.now(UTC))
-        return self._asked(count, collection=collection, result_set=number)
+        done = await self._result_sets.redeliver(account, collection, number, asked, datetime.now(UTC))
+        return self._asked(done, collection=collection, result_set=number)
 
-    async def redeliver_to(self, account: int, destination: str, body: Mapping[str, Any]) -> int:
-        """Let what was announced for the destination be delivered to it again as `body` asks: how many deliveries.
-        Raises InvalidParameters."""
+    async def redeliver_to(self, account: int, destination: str, body: Mapping[str, Any]) -> Redelivered:
+        """Let what was announced for the destination be delivered to it again as `body` asks. Raises
+        InvalidParameters."""
         asked = parse_redelivery(body, ("from", "to", "only_failed"))
-        count = await self._result_sets.redeliver_to(account, destination, asked, datetime.now(UTC))
-        return self._asked(count, destination=destination)
+        done = await self._result_sets.redeliver_to(account, destination, asked, datetime.now(UTC))
+        return self._asked(done, destination=destination)
 
-    def _asked(self, count: int, **about: Any) -> int:
-        log.info("redelivery asked for", deliveries=count, **about)
+    def _asked(self, done: Redelivered, **about: Any) -> Redelivered:
+        log.info("redelivery asked for", deliveries=done.count, **about)
         self._dispatcher.wake()
-        return count
+        return done
 
     async def _number(self, account: int, collection: str, identity: str) -> int:
         await self.get(account, collection)

@@ -158,7 +158,7 @@ class Destinations:
         after = replace(after, version=current.version + 1, updated_at=now)
         if wanted.spec and report:
             sealed = self._sealer.seal(wanted.spec.secrets())
-            after = replace(after, verified_at=now, verification=report.as_answer(), failing_since=None)
+            after = replace(after, verified_at=now, verification=report.as_answer(), failing_since=None, failing=None)
         changed = _changed(current, credentials, after, wanted.spec)
         await self._store.change(
             after, sealed, expected_version=current.version, verified=report is not None, changed=changed

@@ -188,8 +188,7 @@ class DestinationRepository(Transactions):
         def then(connection: Connection) -> None:
             if verified:
                 # It may lead elsewhere now.
-                at, enabled = destination.updated_at, destination.enabled
-                self._recovered(connection, destination.id, at, redeliver=enabled, new_keys=True)
+                self._recovered(connection, destination.id, destination.updated_at, new_keys=True)
             note(connection, destination.account)
 
         await self._set(destination.account, destination.id, expected_version, values, is_ours, then)
@@ -209,28 +208,26 @@ class DestinationRepository(Transactions):
 
         def then(connection: Connection) -> None:
             if report.ok:
-                self._recovered(connection, destination, at, redeliver=True, new_keys=False)
+                self._recovered(connection, destination, at, new_keys=False)
             elif report.code and blames_destination(report.code) and not ADVICE[report.code].retryable:
-                self._failing(connection, destination, at, report)
+                self._failing(connection, destination, at, report.code, report.message)
 
         await self._set(account, destination, expected_version, values, is_ours, then)
 
-    def _recovered(
-        self, connection: Connection, destination: str, at: datetime, *, redeliver: bool, new_keys: bool
-    ) -> None:
-        """Note that the destination passed a verification at `at`; what it missed is delivered again where it is to
-        `redeliver`, under `new_keys` where it may lead elsewhere now."""
+    def _recovered(self, connection: Connection, destination: str, at: datetime, *, new_keys: bool) -> None:
+        """Note that the destination passed a verification at `at`; what it missed is delivered again if it is enabled,
+        under `new_keys` where it may lead elsewhere now."""
         since = mark_recovered(connection, destination)
-        count = recover(connection, destination, at, new_keys=new_keys) if redeliver else 0
+        count = recover(connection, destination, at, new_keys=new_keys)
         if self._notify and since:
             data = {"failing_since": timestamp(since), "redelivered": count}
             event = destination_event(connection, EventType.DESTINATION_RECOVERED, destination, at, **data)
             record(connection, event)
 
-    def _failing(self, connection: Connection, destination: str, at: datetime, report: Report) -> None:
-        """Note that the destination fails since `at`, if it was not noted before."""
-        if mark_failing(connection, destination, at) and self._notify:
-            data = {"failing_since": timestamp(at), "fault": report.code, "message": report.message}
+    def _failing(self, connection: Connection, destination: str, at: datetime, code: str, message: str) -> None:
+        """Note that the destination fails since `at`, and why, if it was not noted before."""
+        if mark_failing(connection, destination, at, code, message) and self._notify:
+            data = {"failing_since": timestamp(at), "fault": code, "message": message}
             record(connection, destination_event(connection, EventType.DESTINATION_FAILING, destination, at, **data))
 
     async def _set(
@@ -414,4 +411,5 @@ def _destination(row: Row[Any]) -> Destination:
         verification=row.verification,
         used_by=row.used_by,
         failing_since=row.failing_since,
+        failing=row.failing,
     )

@@ -2,7 +2,7 @@
 
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -74,8 +74,8 @@ def record(connection: Connection, events: Sequence[Event]) -> None:
     connection.execute(insert(NotificationDestinationRow), links)
 
 
-def failed_deliveries(connection: Connection, ids: Sequence[str], at: datetime) -> list[Event]:
-    """That the deliveries `ids` have failed for good."""
+def failed_deliveries(connection: Connection, failed: Mapping[str, datetime]) -> list[Event]:
+    """That the deliveries with these ids have failed for good, each at its time."""
     columns = (
         *(DeliveryRow.id, DeliveryRow.account_id, AccountRow.name.label("account_name"), DeliveryRow.destination_id),
         *(DestinationRow.name.label("destination_name"), DeliveryRow.collection_id, ResultSetRow.collection_name),
@@ -88,12 +88,12 @@ def failed_deliveries(connection: Connection, ids: Sequence[str], at: datetime) 
         .join(ResultSetRow, SET_OF_DELIVERY)
         .join(ResultFileRow, FILE_OF_DELIVERY)
         .outerjoin(DestinationRow, DestinationRow.id == DeliveryRow.destination_id)
-        .where(DeliveryRow.id.in_(ids))
+        .where(DeliveryRow.id.in_(failed))
         .order_by(DeliveryRow.number, DeliveryRow.id)
     )
     return [
         Event(
-            EventType.DELIVERY_FAILED, at, row.account_id, (row.destination_id,),
+            EventType.DELIVERY_FAILED, failed[row.id], row.account_id, (row.destination_id,),
             {
                 "id": row.id, **_account(row), **_destination(row),
                 "collection_id": row.collection_id, "collection_name": row.collection_name,
@@ -101,7 +101,7 @@ def failed_deliveries(connection: Connection, ids: Sequence[str], at: datetime) 
                 "attempts": row.attempts, "fault": row.fault, "message": row.message,
             },
         )
-        for row in (connection.execute(found).all() if ids else ())
+        for row in (connection.execute(found).all() if failed else ())
     ]  # fmt: skip
 
 
@@ -121,10 +121,11 @@ def destination_event(
     return [Event(type_, at, row.account_id, (destination,), data)]
 
 
-def delivered_sets(connection: Connection, changed: Iterable[SetKey], at: datetime) -> list[Event]:
+def delivered_sets(connection: Connection, changed: Mapping[SetKey, datetime]) -> list[Event]:
     """That result sets are delivered: those of `changed` of which every file has ended well at every destination, and
-    one somewhere. What was skipped, since its destination was disabled or deleted, is waited for by nobody."""
-    sets = sorted(set(changed))
+    one somewhere, each at its time. What was skipped, since its destination was disabled or deleted, is waited for by
+    nobody."""
+    sets = sorted(changed)
     if not sets:
         return []
     # Of two that note the last files of a set at the same moment, the second must see what the first has noted.
@@ -139,7 +140,10 @@ def delivered_sets(connection: Connection, changed: Iterable[SetKey], at: dateti
         .where(_THIS_SET.in_(sets), ~left, some)
         .order_by(*_SET_KEY)
     )
-    return [_delivered(row, _reached(connection, row), at) for row in connection.execute(found).all()]
+    return [
+        _delivered(row, _reached(connection, row), changed[row.account_id, row.collection_id, row.id])
+        for row in connection.execute(found).all()
+    ]
 
 
 def _reached(connection: Connection, of_set: Row[*tuple[Any, ...]]) -> list[dict[str, Any]]:

@@ -5,7 +5,24 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Update, and_, bindparam, func, insert, literal, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    Text,
+    Update,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.delivery import ATTEMPTS, Claimed, DeliveryState, Outcome, SourceFault
@@ -14,7 +31,7 @@ from app.domain.faults import Fault
 from app.domain.notification import EventType
 from app.domain.result_set import ResultFile
 from app.store.engine import Transactions, rows_changed
-from app.store.notifications import delivered_sets, destination_event, failed_deliveries, record
+from app.store.notifications import SetKey, delivered_sets, destination_event, failed_deliveries, record
 from app.store.tables import (
     FILE_OF_DELIVERY,
     SET_OF_DELIVERY,
@@ -29,6 +46,7 @@ from app.store.tables import (
 
 _ENDED = (DeliveryState.OK, DeliveryState.FAILED, DeliveryState.SKIPPED)
 _SET = (DeliveryRow.account_id, DeliveryRow.collection_id, DeliveryRow.result_set_id)
+_DESTINATION = (DestinationRow.id == DeliveryRow.destination_id, DestinationRow.account_id == DeliveryRow.account_id)
 
 
 class Outbox(Transactions):
@@ -95,7 +113,7 @@ class Outbox(Transactions):
         def note(connection: Connection) -> list[Outcome]:
             noted: list[Outcome] = []
             rows: list[Row[Any]] = []
-            failing: list[tuple[Row[Any], datetime]] = []
+            blamed: list[tuple[datetime, Row[Any]]] = []
             _lock_destinations(connection, [each.delivery for each in outcomes if each.failing])
             for each in outcomes:
                 row = connection.execute(_noting(each)).one_or_none()
@@ -103,8 +121,13 @@ class Outbox(Transactions):
                     continue
                 noted.append(each)
                 rows.append(row)
-                if each.failing and mark_failing(connection, row.destination_id, each.at):
-                    failing.append((row, each.at))
+                if each.failing:
+                    blamed.append((each.at, row))
+            failing = [
+                (at, row)
+                for at, row in sorted(blamed, key=lambda one: one[0])
+                if mark_failing(connection, row.destination_id, at, row.fault, row.message)
+            ]
             lines = [
                 {**_place(row), "at": each.at, "text": each.text}
                 for each, row in zip(noted, rows, strict=True)
@@ -113,8 +136,8 @@ class Outbox(Transactions):
             if lines:
                 connection.execute(insert(DeliveryLogRow), lines)
             if self._notify and noted:
-                at = max(each.at for each in noted)
-                _tell(connection, [row for row in rows if row.state in _ENDED], failing, at)
+                ends = [(each.at, row) for each, row in zip(noted, rows, strict=True) if row.state in _ENDED]
+                _tell(connection, ends, failing)
             return noted
 
         return await self.write(note)
@@ -131,7 +154,7 @@ class Outbox(Transactions):
         def expire(connection: Connection) -> tuple[int, int]:
             given_up = connection.execute(last.values(**values, changed_at=now).returning(DeliveryRow.id)).all()
             if self._notify:
-                record(connection, failed_deliveries(connection, [row.id for row in given_up], now))
+                record(connection, failed_deliveries(connection, {row.id: now for row in given_up}))
             due = again.values(state=DeliveryState.PENDING, due_at=now, changed_at=now)
             return rows_changed(connection.execute(due)), len(given_up)
 
@@ -183,7 +206,6 @@ _CHOOSE_KEY = update(DeliveryRow).where(DeliveryRow.id == bindparam("delivery"))
 
 def _whole(ids: Sequence[str]) -> Select[*tuple[Any, ...]]:
     """The deliveries `ids`, with their files and sets, and their destinations where they are still there."""
-    mine = and_(DestinationRow.id == DeliveryRow.destination_id, DestinationRow.account_id == DeliveryRow.account_id)
     own = (
         *(DeliveryRow.id, DeliveryRow.lease, DeliveryRow.attempts, DeliveryRow.account_id, DeliveryRow.destination_id),
         *(DeliveryRow.collection_id, DeliveryRow.result_set_id, DeliveryRow.key, DeliveryRow.upload),
@@ -202,7 +224,7 @@ def _whole(ids: Sequence[str]) -> Select[*tuple[Any, ...]]:
         .join(AccountRow, AccountRow.id == DeliveryRow.account_id)
         .join(ResultFileRow, FILE_OF_DELIVERY)
         .join(ResultSetRow, SET_OF_DELIVERY)
-        .outerjoin(DestinationRow, mine)
+        .outerjoin(DestinationRow, and_(*_DESTINATION))
         .where(DeliveryRow.id.in_(ids))
     )
 
@@ -253,6 +275,8 @@ def _noting(outcome: Outcome) -> Update:
             values |= {"due_at": outcome.due_at, "sent": 0, "fault": outcome.fault, "message": outcome.message}
             if outcome.returned:
                 values["attempts"] = DeliveryRow.attempts - 1
+        case DeliveryState.SKIPPED:
+            values |= _unsent(outcome)
         case _:
             values |= {"ended_at": outcome.at, "fault": outcome.fault, "message": outcome.message}
     if outcome.state is DeliveryState.OK:
@@ -263,6 +287,20 @@ def _noting(outcome: Outcome) -> Update:
     return update(DeliveryRow).where(*which).values(**values).returning(*told, *_SET, DeliveryRow.destination_id)
 
 
+def _unsent(outcome: Outcome) -> dict[str, Any]:
+    """What is noted of one for which nothing was sent: where a copy had arrived before, the receipt is that copy's."""
+    arrived = DeliveryRow.delivered_at.is_not(None)
+    size = select(ResultFileRow.bytes).where(FILE_OF_DELIVERY).correlate(DeliveryRow).scalar_subquery()
+    return {
+        "state": case((arrived, DeliveryState.OK), else_=DeliveryState.SKIPPED),
+        "sent": case((arrived, size), else_=DeliveryRow.sent),
+        "began_at": case((arrived, null()), else_=DeliveryRow.began_at),
+        "ended_at": func.coalesce(DeliveryRow.delivered_at, literal(outcome.at, UtcDateTime)),
+        "fault": None,
+        "message": case((arrived, null()), else_=literal(outcome.message, Text)),
+    }
+
+
 def _place(row: Row[Any]) -> dict[str, Any]:
     """Whose log it is that tells of a delivery."""
     names = ("account_id", "collection_id", "result_set_id", "destination_id")
@@ -270,18 +308,21 @@ def _place(row: Row[Any]) -> dict[str, Any]:
 
 
 def _tell(
-    connection: Connection, ended: Sequence[Row[Any]], failing: Sequence[tuple[Row[Any], datetime]], at: datetime
+    connection: Connection, ended: Sequence[tuple[datetime, Row[Any]]], failing: Sequence[tuple[datetime, Row[Any]]]
 ) -> None:
-    """Have the platform told of deliveries that ended at `at`, and of the destinations that fail because of some, since
-    when."""
-    failed = [row for row in ended if row.state == DeliveryState.FAILED]
-    events = failed_deliveries(connection, [row.id for row in failed], at)
-    for row, since in failing:
+    """Have the platform told of deliveries that ended, and of the destinations that fail because of some, each at its
+    time and in that order."""
+    events = failed_deliveries(connection, {row.id: at for at, row in ended if row.state == DeliveryState.FAILED})
+    for since, row in failing:
         why = {"failing_since": timestamp(since), "fault": row.fault, "message": row.message}
         events += destination_event(connection, EventType.DESTINATION_FAILING, row.destination_id, since, **why)
-    well = [row for row in ended if row.state != DeliveryState.FAILED]
-    events += delivered_sets(connection, [(row.account_id, row.collection_id, row.result_set_id) for row in well], at)
-    record(connection, events)
+    well: dict[SetKey, datetime] = {}
+    for at, row in ended:
+        if row.state != DeliveryState.FAILED:
+            key = (row.account_id, row.collection_id, row.result_set_id)
+            well[key] = max(at, well.get(key, at))
+    events += delivered_sets(connection, well)
+    record(connection, sorted(events, key=lambda event: event.at))
 
 
 def _lock_destinations(connection: Connection, deliveries: Sequence[str]) -> None:
@@ -294,10 +335,16 @@ def _lock_destinations(connection: Connection, deliveries: Sequence[str]) -> Non
     connection.execute(locked.with_for_update(key_share=True))
 
 
-def mark_failing(connection: Connection, destination: str, at: datetime) -> bool:
-    """Note that `destination` fails since `at`; whether it was not noted yet."""
-    which = (DestinationRow.id == destination, DestinationRow.failing_since.is_(None))
-    return rows_changed(connection.execute(update(DestinationRow).where(*which).values(failing_since=at))) > 0
+def mark_failing(connection: Connection, destination: str, at: datetime, code: str, message: str) -> bool:
+    """Note that `destination` fails since `at`, and why; whether it was not noted yet."""
+    change = update(DestinationRow).where(DestinationRow.id == destination)
+    why = {"code": code, "message": message}
+    began = change.where(DestinationRow.failing_since.is_(None)).values(failing_since=at, failing=why)
+    if rows_changed(connection.execute(began)):
+        return True
+    # One that began to fail before the reason was kept has that of the next failure.
+    connection.execute(change.where(DestinationRow.failing.is_(None)).values(failing=why))
+    return False
 
 
 def mark_recovered(connection: Connection, destination: str) -> datetime | None:
@@ -305,13 +352,13 @@ def mark_recovered(connection: Connection, destination: str) -> datetime | None:
     which = DestinationRow.id == destination
     since = connection.scalar(select(DestinationRow.failing_since).where(which))
     if since is not None:
-        connection.execute(update(DestinationRow).where(which).values(failing_since=None))
+        connection.execute(update(DestinationRow).where(which).values(failing_since=None, failing=None))
     return since
 
 
 def recover(connection: Connection, destination: str, at: datetime, *, new_keys: bool) -> int:
     """Let what `destination` missed be delivered again from `at` on, the oldest first, and what waits for its next
-    attempt at once; with `new_keys`, under keys that are chosen anew. How many that is."""
+    attempt at once; with `new_keys`, under keys that are chosen anew. How many that is: none while it is disabled."""
     missed = and_(DeliveryRow.state == DeliveryState.FAILED, DeliveryRow.fault.not_in(list(SourceFault)))
     waiting = and_(DeliveryRow.state == DeliveryState.PENDING, DeliveryRow.attempts > 0)
     which = and_(DeliveryRow.destination_id == destination, or_(missed, waiting))
@@ -319,18 +366,22 @@ def recover(connection: Connection, destination: str, at: datetime, *, new_keys:
 
 
 def redeliver(connection: Connection, which: Any, at: datetime, text: str, *, new_keys: bool = False) -> int:
-    """Let the deliveries `which` be made again, as if for the first time, with the line `text` in the log of each
-    destination. How many that is."""
+    """Let those of the deliveries `which` that go to an enabled destination be made again, as if for the first time,
+    with the line `text` in the log of each destination; the others stay as they are. How many that is."""
+    which = and_(which, exists().where(*_DESTINATION, DestinationRow.enabled))
     columns = (*_SET, DeliveryRow.destination_id)
     lines = select(*columns, literal(at, UtcDateTime), literal(text)).where(which).distinct()
     names = ("account_id", "collection_id", "result_set_id", "destination_id", "at", "text")
+    arrived = case((DeliveryRow.state == DeliveryState.OK, DeliveryRow.ended_at), else_=DeliveryRow.delivered_at)
     values: dict[str, Any] = {
         # Those that were announced first come first.
         "due_at": DeliveryRow.created_at, "state": DeliveryState.PENDING, "attempts": 0, "sent": 0, "lease": None,
         "changed_at": at, "ended_at": None, "fault": None, "message": None,
+        # The copy that is there stays there until the next has arrived.
+        "delivered_at": arrived,
     }  # fmt: skip
     if new_keys:
-        values["key"] = None
+        values |= dict.fromkeys(("key", "etag", "version", "request_id", "delivered_at"))
     connection.execute(insert(DeliveryLogRow).from_select(names, lines))
     return rows_changed(connection.execute(update(DeliveryRow).where(which).values(**values)))
 

@@ -33,6 +33,7 @@ from app.domain.delivery import (
     DeliveryState,
     DestinationStatus,
     Entry,
+    Redelivered,
     Redelivery,
     ResultSet,
     overall,
@@ -195,9 +196,12 @@ class ResultSetRepository(Transactions):
                 found[state] = await session.scalar(select(func.count()).select_from(some)) or 0
         return found
 
-    async def redeliver(self, account: int, collection: str, result_set: int, asked: Redelivery, now: datetime) -> int:
-        """Let deliveries of the result set be made again, of those that have ended: how many. Raises InvalidParameters
-        where the result set does not go to one of the destinations asked for."""
+    async def redeliver(
+        self, account: int, collection: str, result_set: int, asked: Redelivery, now: datetime
+    ) -> Redelivered:
+        """Let deliveries of the result set be made again, of those that have ended, at the destinations that its
+        collection uses now and that are enabled. Raises InvalidParameters where the result set does not go to one of
+        the destinations asked for."""
         of_set = (
             DeliveryRow.account_id == account,
             DeliveryRow.collection_id == collection,
@@ -210,14 +214,14 @@ class ResultSetRepository(Transactions):
                 if unknown := [each for each in asked.destinations if each not in known]:
                     message = f"destination_ids has {', '.join(unknown)}, to which this result set does not go."
                     raise InvalidParameters([ParameterFault("destination_ids", Fault.INVALID_PARAMETER, message)])
-            return await _redelivered(session, account, and_(*of_set, *_asked(asked)), now, note)
+            return await _redelivered(session, account, asked, of_set, _USED, now, note)
 
-    async def redeliver_to(self, account: int, destination: str, asked: Redelivery, now: datetime) -> int:
-        """Let what was announced for the destination be delivered again, as far as that has ended: how many."""
-        which = and_(DeliveryRow.account_id == account, DeliveryRow.destination_id == destination, *_asked(asked))
+    async def redeliver_to(self, account: int, destination: str, asked: Redelivery, now: datetime) -> Redelivered:
+        """Let what was announced for the destination be delivered again, as far as that has ended, if it is enabled."""
+        to_it = (DeliveryRow.account_id == account, DeliveryRow.destination_id == destination)
         note = noted(Action.DESTINATION_REDELIVERED, destination, **_told(asked))
         async with self.transaction() as session:
-            return await _redelivered(session, account, which, now, note)
+            return await _redelivered(session, account, asked, to_it, true(), now, note)
 
     async def remove_old(self, before: datetime, most: int) -> int:
         """Remove result sets in which nothing is to happen, and nothing has happened since `before`: about `most` rows
@@ -270,18 +274,52 @@ _OLD = (
 )
 
 
+_USED = exists().where(
+    CollectionDestinationRow.account_id == DeliveryRow.account_id,
+    CollectionDestinationRow.collection_id == DeliveryRow.collection_id,
+    CollectionDestinationRow.destination_id == DeliveryRow.destination_id,
+)
+
+
 async def _redelivered(
-    session: AsyncSession, account: int, which: ColumnElement[bool], now: datetime, note: Note
-) -> int:
+    session: AsyncSession,
+    account: int,
+    asked: Redelivery,
+    within: Iterable[ColumnElement[bool]],
+    used: ColumnElement[bool],
+    now: datetime,
+    note: Note,
+) -> Redelivered:
+    """What is `asked` for, of the deliveries `within`; `used` says of one that its collection lets it be made again."""
+    which = and_(*within, *_asked(asked))
     text = "It is delivered again, as asked for."
 
-    def again(connection: Connection) -> int:
-        count = redeliver(connection, which, now, text)
+    def again(connection: Connection) -> Redelivered:
+        left = _left(connection, which, used)
+        count = redeliver(connection, and_(which, used), now, text)
         if count:
             note(connection, account, deliveries=count)
-        return count
+        return Redelivered(count, left, asked.only_failed)
 
     return await session.run_sync(lambda sync: again(sync.connection()))
+
+
+def _left(connection: Connection, which: ColumnElement[bool], used: ColumnElement[bool]) -> dict[str, str]:
+    """By destination, why those of the deliveries `which` that go to it are not made again."""
+    found = (
+        select(DeliveryRow.destination_id, DestinationRow.enabled, used.label("used"))
+        .outerjoin(DestinationRow, DestinationRow.id == DeliveryRow.destination_id)
+        .where(which, or_(DestinationRow.id.is_(None), ~DestinationRow.enabled, ~used))
+        .distinct()
+        .order_by(DeliveryRow.destination_id)
+    )
+    left = {}
+    for destination, enabled, is_used in connection.execute(found):
+        if enabled is None:
+            left[destination] = "it was deleted"
+        else:
+            left[destination] = "it is disabled" if is_used else "its collection does not use it any more"
+    return left
 
 
 async def _insert_deliveries(session: AsyncSession, row: ResultSetRow, draft: ResultSetDraft) -> None:
@@ -419,5 +457,6 @@ def _delivery(row: DeliveryRow, file: ResultFileRow) -> Delivery:
         etag=row.etag,
         version=row.version,
         request_id=row.request_id,
+        delivered_at=row.ended_at if row.state == DeliveryState.OK else row.delivered_at,
         worker=row.worker,
     )

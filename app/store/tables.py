@@ -79,7 +79,7 @@ class KeyRow(Table):
 class DestinationRow(Table):
     """`sealed` has the credentials; `folded` is the name as it is searched and sorted, in any case; `failing_since` is
     when a delivery or a check first failed in a way that its customer must mend, since it last passed a verification;
-    `checked_at` is when a scheduled check of it was last begun."""
+    `failing` has the `code` and the `message` of that; `checked_at` is when a scheduled check of it was last begun."""
 
     __tablename__ = "destinations"
     __table_args__ = (
@@ -102,6 +102,7 @@ class DestinationRow(Table):
     verified_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     verification: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     failing_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    failing: Mapped[dict[str, str] | None] = mapped_column(JSON(none_as_null=True))
     checked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
@@ -202,7 +203,8 @@ class DeliveryRow(Table):
     which that worker's progress renews; after that the worker is taken for dead. `attempts` counts dispatches since it
     was announced or last asked for. `key` is chosen by the first of them and kept, so that no file is there twice.
     `upload` is, sealed, the id of an upload in parts that was begun and of which something may be left.
-    There is no reference to the destination, which may be deleted before it.
+    `delivered_at` is, of one that was made again, when the copy arrived that `etag`, `version` and `request_id` are of;
+    of others that is `ended_at`. There is no reference to the destination, which may be deleted before it.
     """
 
     __tablename__ = "deliveries"
@@ -247,6 +249,7 @@ class DeliveryRow(Table):
     etag: Mapped[str | None] = mapped_column(String(255))
     version: Mapped[str | None] = mapped_column(String(1024))
     request_id: Mapped[str | None] = mapped_column(String(128))
+    delivered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     upload: Mapped[str | None] = mapped_column(Text)
 
 

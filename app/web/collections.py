@@ -6,7 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from app.domain.collection import PAGE_SIZE, Collection, parse_collection_listing
-from app.domain.delivery import Delivery
+from app.domain.delivery import Delivery, Redelivered
 from app.domain.destination import timestamp
 from app.domain.errors import InvalidParameters
 from app.domain.listing import page_counts, parse_page, unknown_parameters
@@ -114,8 +114,8 @@ class CollectionHandlers:
         which = request.match_info
         async with self._idempotency.turn(request, account, body) as turn:
             if not turn.is_answered:
-                count = await self._collections.redeliver(account, which["id"], which["result_set"], body)
-                turn.answer(_redelivered(count))
+                done = await self._collections.redeliver(account, which["id"], which["result_set"], body)
+                turn.answer(_redelivered(done))
         return turn.response
 
     async def redeliver_to(self, request: web.Request) -> web.Response:
@@ -144,8 +144,9 @@ def _page(count: int, page: int, shown: Mapping[str, list[Any]]) -> web.Response
     return answer({"request_info": _SUCCESS, **page_counts(count, page, PAGE_SIZE, len(entries)), **shown})
 
 
-def _redelivered(count: int) -> web.Response:
-    return answer({"request_info": _SUCCESS, "redelivered": count}, status=202)
+def _redelivered(done: Redelivered) -> web.Response:
+    info = {**_SUCCESS, "message": done.message()}
+    return answer({"request_info": info, "redelivered": done.count}, status=202)
 
 
 def _shown(collection: Collection) -> Mapping[str, Any]:
@@ -180,7 +181,12 @@ def _shown_set(state: ResultSetState) -> Mapping[str, Any]:
 
 def receipt(delivery: Delivery) -> Mapping[str, Any]:
     """A delivery as it is shown: what became of one file at one destination."""
-    times = {"due_at": delivery.due_at, "began_at": delivery.began_at, "ended_at": delivery.ended_at}
+    times = {
+        "due_at": delivery.due_at,
+        "began_at": delivery.began_at,
+        "ended_at": delivery.ended_at,
+        "delivered_at": delivery.delivered_at,
+    }
     return {
         "id": delivery.id,
         "collection_id": delivery.collection,

@@ -82,7 +82,9 @@ class TestOfADestination:
         assert (answer.status, answer.report["code"]) == (200, "connection_refused")
         found = now(service, destination)
         assert found["failing_since"]
-        assert found == {**destination, "failing_since": found["failing_since"], "verification": answer.report}
+        why = {"code": "connection_refused", "message": answer.report["message"]}
+        fails = {"failing_since": found["failing_since"], "failing": why}
+        assert found == {**destination, **fails, "verification": answer.report}
 
     @pytest.mark.parametrize("body", [{"name": "x"}, {"s3_bucket_name": "other"}])
     def test_it_is_verified_as_it_is(self, service: Api, existing: dict[str, Any], body: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ from tests.servers.proxy import link
 from tests.stack import account_of, until
 from tests.unit.test_audit import destination
 from tests.unit.test_leftovers import leftover
-from tests.unit.test_notifications import Told
+from tests.unit.test_notifications import REFUSED, Told
 from tests.unit.test_outbox import NOW, ONE
 
 OPERATOR, READER = "the-key-of-the-operator", "the-key-of-a-dashboard"
@@ -162,11 +162,19 @@ def test_destinations_of_all_accounts_are_listed(way: str, settings: Settings) -
         for number in range(12):
             await DestinationRepository(engine).add(destination(1 + number % 2, number), "sealed", 50)
 
+    async def fail(engine: Any) -> None:
+        await DestinationRepository(engine).verified(2, f"{1:012X}", REFUSED, NOW, expected_version=1)
+
     asyncio.run(in_database(settings, add))
     assert [each["id"] for each in lines(done("destinations", "list", "--json"))] == [f"{n:012X}" for n in range(12)]
     of_b = done("destinations", "list", "--account", "b").splitlines()
     assert of_b == [f"{n:012X}  b  s3  disabled  n" for n in range(1, 12, 2)]
     assert done("destinations", "list", "--failing") == ""
+    asyncio.run(in_database(settings, fail))
+    since = "disabled, failing since 2026-03-01T12:00:00Z (secret_mismatch)"
+    assert done("destinations", "list", "--failing").splitlines() == [f"{1:012X}  b  s3  {since}  n"]
+    (shown,) = lines(done("destinations", "list", "--failing", "--json"))
+    assert shown["failing"] == {"code": "secret_mismatch", "message": "Wrong."}
     assert "no account" in refused("destinations", "list", "--account", "nobody")
     assert "6 destinations" in refused("accounts", "delete", "b")
 

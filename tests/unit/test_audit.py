@@ -96,7 +96,7 @@ async def test_a_result_set_is_in_the_log_as_often_as_it_was_announced_and_redel
     await asyncio.gather(*(shelf.result_sets.add(shelf.mine, "c", drafted(1, 2), THEN) for _ in range(2)))
 
     async def again(**asked: Any) -> int:
-        return await shelf.result_sets.redeliver(shelf.mine, "c", 1, Redelivery(**asked), THEN)
+        return (await shelf.result_sets.redeliver(shelf.mine, "c", 1, Redelivery(**asked), THEN)).count
 
     assert await again() == 0, "nothing of it has ended"
     claimed = [each for each in await shelf.claim() if each.result_set == 1]
@@ -108,8 +108,8 @@ async def test_a_result_set_is_in_the_log_as_often_as_it_was_announced_and_redel
     claimed = [each for each in await shelf.claim("second", THEN + LEASE) if each.result_set == 1]
     await shelf.outbox.settle([outcome(each, DeliveryState.OK) for each in claimed])
     asked = Redelivery(since=THEN, until=THEN + LEASE)
-    assert await shelf.result_sets.redeliver_to(shelf.mine, ONE, asked, THEN) == 2
-    assert await shelf.result_sets.redeliver_to(shelf.theirs, ONE, asked, THEN) == 0
+    assert (await shelf.result_sets.redeliver_to(shelf.mine, ONE, asked, THEN)).count == 2
+    assert (await shelf.result_sets.redeliver_to(shelf.theirs, ONE, asked, THEN)).count == 0
     entries = (await log.page(AuditQuery(after=latest))).entries
     assert [(each.action, each.object, each.details) for each in entries] == [
         ("result_set_announced", "c", {"result_set": 2, "files": 1}),

@@ -20,6 +20,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from app.cli.commands import main
 from app.domain.delivery import ATTEMPTS, DeliveryState, Redelivery, SourceFault
+from app.domain.destination import timestamp
 from app.domain.faults import Fault
 from app.domain.notification import TRIED_FOR, Event, EventType, NotificationState, pause_after
 from app.domain.verification import Report
@@ -174,6 +175,29 @@ async def test_a_delivery_that_failed_and_the_destination_that_is_to_blame_are_t
     }  # fmt: skip
     assert failing["data"] == {**place, "type": "s3", "failing_since": "2026-03-01T12:00:00Z", **words}
     assert "sealed" not in json.dumps(await shelf.payloads())
+
+
+async def test_what_is_noted_together_is_told_in_the_order_of_its_times_each_with_its_own(shelf: Told) -> None:
+    """However the reports of several workers came: what is told of a time is what the records have."""
+    await shelf.announce(3, number=1)
+    await shelf.announce(1, number=2, to=(TWO,))
+    *three, well = sorted(await shelf.claim(), key=lambda each: (each.destination, each.file.name))
+    at = [NOW + timedelta(milliseconds=ms) for ms in (30, 10, 20, 5)]
+    why = {"fault": Fault.SECRET_MISMATCH, "message": "m", "failing": True}
+    failed = [noted(each, DeliveryState.FAILED, at=at[n], **why) for n, each in enumerate(three)]
+    await shelf.outbox.settle([*failed, noted(well, DeliveryState.OK, at=at[3])])
+    told = await shelf.payloads()
+    assert [(each["type"], each["timestamp"], each["data"].get("id")) for each in told] == [
+        ("result_set.delivered", timestamp(at[3]), None),
+        ("delivery.failed", timestamp(at[1]), three[1].id),
+        ("destination.failing", timestamp(at[1]), None),
+        ("delivery.failed", timestamp(at[2]), three[2].id),
+        ("delivery.failed", timestamp(at[0]), three[0].id),
+    ]
+    assert await shelf.failing_since(ONE) == at[1]
+    assert told[2]["data"]["failing_since"] == timestamp(at[1])
+    ended = {each.id: each.ended_at for each in (await shelf.seen())[ONE]}
+    assert ended == {each.id: at[n] for n, each in enumerate(three)}
 
 
 async def test_a_delivery_whose_workers_all_died_is_told_of_as_failed(shelf: Told) -> None:
@@ -599,12 +623,12 @@ async def test_what_is_asked_for_again_while_it_is_removed_is_delivered_or_gone(
         await shelf.announce(3, number=number, at=old)
         for each in await shelf.claim(at=old):
             await shelf.outbox.settle([noted(each, DeliveryState.OK, at=old)])
-        count, _ = await asyncio.gather(
+        done, _ = await asyncio.gather(
             shelf.result_sets.redeliver(shelf.mine, "c", number, Redelivery(), NOW),
             shelf.result_sets.remove_old(NOW, 100),
         )
-        assert len(await shelf.claim(at=NOW)) == count
-        assert count in (0, 3)
+        assert len(await shelf.claim(at=NOW)) == done.count
+        assert done.count in (0, 3)
 
 
 async def test_retention_removes_what_is_old_a_little_at_a_time(shelf: Told) -> None:

@@ -7,13 +7,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.collection import CollectionDraft, CollectionQuery
 from app.domain.delivery import (
     ATTEMPTS,
     Claimed,
+    Delivery,
     DeliveryQuery,
     DeliveryState,
     Outcome,
@@ -43,7 +44,7 @@ from tests.stack import account_of
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LEASE = timedelta(seconds=20)
 PASSED = Report(ok=True, message="m", type="s3", host="h", object="o", duration_ms=1, job="1", steps=())
-ONE, TWO, THREE = "000000000001", "000000000002", "000000000003"
+ONE, TWO, THREE, FOUR = (f"00000000000{n}" for n in range(1, 5))
 
 
 class Shelf(Transactions):
@@ -81,6 +82,27 @@ class Shelf(Transactions):
     async def claim(self, lease: str = "l", at: datetime = NOW, key: str = "k", **bounds: int) -> list[Claimed]:
         room = {"room": 100, "per_destination": 100, "per_account": 100, **bounds}
         return await self.outbox.claim(lease, at, at + LEASE, lambda each: f"{key}/{each.file.name}", **room)
+
+    async def settle_all(self, state: DeliveryState, **changes: Any) -> None:
+        """Have all that waits end so."""
+        for each in await self.claim("settled", changes.get("at", NOW)):
+            await self.outbox.settle([noted(each, state, **changes)])
+
+    async def change(self, identity: str, **changes: Any) -> None:
+        """Change the destination of my account, without a verification."""
+        current = await self.destinations.get(self.mine, identity)
+        after = Destination(**{**vars(current), "version": current.version + 1, **changes})
+        await self.destinations.change(after, "sealed", expected_version=current.version, verified=False)
+
+    async def disable(self, identity: str) -> None:
+        await self.change(identity, enabled=False)
+
+    async def seen(self) -> dict[str, list[Delivery]]:
+        """The deliveries of my first result set, by their destination."""
+        found: dict[str, list[Delivery]] = {}
+        for each in await self.result_sets.deliveries_of(self.mine, "c", 1):
+            found.setdefault(each.destination, []).append(each)
+        return found
 
     async def states(self) -> Counter[str]:
         async with self.reading() as session:
@@ -314,6 +336,44 @@ async def test_a_destination_that_is_mended_gets_what_it_missed_oldest_first(she
     assert await shelf.claim("third", at + LEASE) == []
 
 
+async def test_a_destination_that_fails_says_why_until_it_passes(shelf: Shelf) -> None:
+    await shelf.destination(ONE, verification=PASSED.as_answer())
+    await shelf.destination(TWO)
+    await shelf.announce(2)
+    denied = {"code": "write_denied", "message": "The key may not write there."}
+    mismatch = Report(**{**vars(PASSED), "ok": False, "code": Fault.SECRET_MISMATCH, "message": "Send it again."})
+
+    async def told(identity: str = ONE) -> tuple[bool, Any]:
+        shown = (await shelf.destinations.get(shelf.mine, identity)).as_answer()
+        (listed,) = [
+            each.as_answer() for each in (await shelf.destinations.page(shelf.mine, Query())).destinations
+            if each.id == identity
+        ]  # fmt: skip
+        assert shown == listed
+        return shown["failing_since"] is not None, shown["failing"]
+
+    first, second = await shelf.claim()
+    assert await told() == (False, None)
+    why = {"fault": Fault.WRITE_DENIED, "message": denied["message"], "failing": True}
+    await shelf.outbox.settle([noted(first, DeliveryState.FAILED, **why)])
+    assert (await told(), await told(TWO)) == ((True, denied), (False, None))
+    # What set it stays, whatever else is found out later.
+    await shelf.outbox.settle([noted(second, DeliveryState.FAILED, fault=Fault.TIMEOUT, message="m", failing=True)])
+    await shelf.destinations.verified(shelf.mine, ONE, mismatch, NOW, expected_version=1)
+    assert await told() == (True, denied)
+    await shelf.destinations.verified(shelf.mine, ONE, PASSED, NOW, expected_version=1)
+    assert await told() == (False, None)
+    await shelf.destinations.verified(shelf.mine, ONE, mismatch, NOW, expected_version=1)
+    assert await told() == (True, {"code": "secret_mismatch", "message": "Send it again."})
+    # One that began to fail before the reason was kept has that of the next failure.
+    async with shelf.transaction() as session:
+        await session.execute(update(DestinationRow).where(DestinationRow.id == ONE).values(failing=None))
+    assert await told() == (True, None)
+    await shelf.settle_all(DeliveryState.FAILED, **why)
+    assert await told() == (True, denied)
+    assert await shelf.failing_since(ONE) == NOW
+
+
 async def test_a_destination_that_leads_elsewhere_gets_new_keys_and_a_failed_check_mends_nothing(shelf: Shelf) -> None:
     await shelf.destination(ONE)
     await shelf.announce()
@@ -339,22 +399,106 @@ async def test_redelivery_takes_what_has_ended_and_was_asked_for(shelf: Shelf) -
     ])  # fmt: skip
 
     async def again(**asked: Any) -> int:
-        return await shelf.result_sets.redeliver(shelf.mine, "c", 1, Redelivery(**asked), NOW)
+        return (await shelf.result_sets.redeliver(shelf.mine, "c", 1, Redelivery(**asked), NOW)).count
 
     assert await again(destinations=(TWO,), only_failed=True) == 1
     assert await shelf.states() == {"ok": 2, "failed": 1, "uploading": 2, "pending": 1}
     assert await again() == 3
-    assert await shelf.result_sets.redeliver(shelf.theirs, "c", 1, Redelivery(), NOW) == 0
+    assert (await shelf.result_sets.redeliver(shelf.theirs, "c", 1, Redelivery(), NOW)).count == 0
     assert await shelf.states() == {"uploading": 2, "pending": 4}
     with pytest.raises(InvalidParameters, match=THREE):
         await again(destinations=(ONE, THREE))
     hour = timedelta(hours=1)
     for since, until, count in ((NOW + hour, None, 0), (None, NOW, 0), (NOW, NOW + hour, 2)):
         await shelf.outbox.settle([noted(each, DeliveryState.OK) for each in await shelf.claim("next")])
-        assert (
-            await shelf.result_sets.redeliver_to(shelf.mine, ONE, Redelivery(None, False, since, until), NOW) == count
-        )
-    assert await shelf.result_sets.redeliver_to(shelf.theirs, ONE, Redelivery(), NOW) == 0
+        done = await shelf.result_sets.redeliver_to(shelf.mine, ONE, Redelivery(None, False, since, until), NOW)
+        assert done.count == count
+    assert (await shelf.result_sets.redeliver_to(shelf.theirs, ONE, Redelivery(), NOW)).count == 0
+
+
+async def test_redelivery_leaves_what_is_there_as_it_is_where_it_sends_nothing_and_says_why(shelf: Shelf) -> None:
+    for each in (ONE, TWO, THREE, FOUR):
+        await shelf.destination(each)
+    await shelf.announce(2, to=(ONE, TWO, THREE, FOUR))
+    await shelf.settle_all(DeliveryState.OK, etag="e", version="v", request_id="r", sent=3, text="delivered")
+    await shelf.collections.put(shelf.mine, "c", CollectionDraft("Name", (ONE, TWO)), NOW)
+    await shelf.disable(TWO)
+    await shelf.destinations.delete(shelf.mine, FOUR)
+    before = await shelf.seen()
+    done = await shelf.result_sets.redeliver(shelf.mine, "c", 1, Redelivery(), NOW + LEASE)
+    assert (done.count, set(done.left)) == (2, {TWO, THREE, FOUR})
+    for said in (
+        "2 deliveries are made again.", f"{TWO} stay as they are, since it is disabled.",
+        f"{THREE} stay as they are, since its collection does not use it any more.",
+        f"{FOUR} stay as they are, since it was deleted.",
+    ):  # fmt: skip
+        assert said in done.message()
+    after = await shelf.seen()
+    assert [after[each] for each in (TWO, THREE, FOUR)] == [before[each] for each in (TWO, THREE, FOUR)]
+    assert {each.destination for each in await shelf.claim("second", NOW + LEASE)} == {ONE}
+    for only_failed in (True, False):
+        asked = Redelivery(destinations=(TWO,), only_failed=only_failed)
+        done = await shelf.result_sets.redeliver(shelf.mine, "c", 1, asked, NOW + LEASE)
+        why = "Nothing of what was asked for has failed" if only_failed else "since it is disabled"
+        assert (done.count, why in done.message()) == (0, True)
+        assert (await shelf.seen())[TWO] == before[TWO]
+    # A collection says nothing of what was announced for a destination, which is named here itself.
+    done = await shelf.result_sets.redeliver_to(shelf.mine, TWO, Redelivery(), NOW + LEASE)
+    assert (done.count, done.left) == (0, {TWO: "it is disabled"})
+    assert (await shelf.seen())[TWO] == before[TWO]
+    assert (await shelf.result_sets.redeliver_to(shelf.mine, THREE, Redelivery(), NOW + LEASE)).count == 2
+
+
+async def test_what_was_skipped_or_failed_is_delivered_to_a_destination_that_is_enabled_now(shelf: Shelf) -> None:
+    await shelf.destination(ONE, enabled=False)
+    await shelf.announce(2)
+    assert (await shelf.result_sets.redeliver(shelf.mine, "c", 1, Redelivery(), NOW)).count == 0
+    assert await shelf.states() == {"skipped": 2}
+    await shelf.change(ONE, enabled=True)
+    assert (await shelf.result_sets.redeliver(shelf.mine, "c", 1, Redelivery(), NOW)).count == 2
+    await shelf.settle_all(DeliveryState.FAILED, fault=Fault.WRITE_DENIED)
+    assert (await shelf.result_sets.redeliver_to(shelf.mine, ONE, Redelivery(only_failed=True), NOW)).count == 2
+
+
+async def test_a_copy_that_is_there_keeps_its_receipt_until_the_next_has_arrived(shelf: Shelf) -> None:
+    await shelf.destination(ONE)
+    await shelf.announce(1)
+    await shelf.settle_all(DeliveryState.OK, etag="e1", version="v1", request_id="r1", sent=3)
+    (first,) = (await shelf.seen())[ONE]
+    assert first.delivered_at == first.ended_at == NOW
+
+    async def again(state: DeliveryState, **changes: Any) -> Delivery:
+        await shelf.result_sets.redeliver(shelf.mine, "c", 1, Redelivery(), NOW + LEASE)
+        await shelf.settle_all(state, at=NOW + LEASE, **changes)
+        ((found,),) = (await shelf.seen()).values()
+        assert found.key == first.key
+        return found
+
+    # It was disabled between the two, so that nothing was sent: the receipt is what it was.
+    found = await again(DeliveryState.SKIPPED, message="It was disabled.", text="It was disabled.")
+    assert (found.state, found.message, found.fault, found.sent) == ("ok", None, None, 3)
+    assert (found.etag, found.version, found.request_id, found.ended_at) == ("e1", "v1", "r1", NOW)
+    # It failed, and the copy that is there is the one before.
+    found = await again(DeliveryState.FAILED, fault=Fault.WRITE_DENIED, message="m")
+    assert (found.state, found.fault, found.ended_at) == ("failed", "write_denied", NOW + LEASE)
+    assert (found.etag, found.version, found.request_id, found.delivered_at) == ("e1", "v1", "r1", NOW)
+    assert (await again(DeliveryState.SKIPPED)).state == "ok"
+    found = await again(DeliveryState.OK, etag="e2", version="v2", request_id="r2", sent=3)
+    assert (found.etag, found.ended_at, found.delivered_at) == ("e2", NOW + LEASE, NOW + LEASE)
+
+
+async def test_a_verification_of_a_disabled_destination_has_nothing_delivered(shelf: Shelf) -> None:
+    await shelf.destination(ONE)
+    await shelf.announce(1)
+    await shelf.settle_all(DeliveryState.FAILED, fault=Fault.WRITE_DENIED, failing=True)
+    await shelf.disable(ONE)
+    before = await shelf.seen()
+    await shelf.destinations.verified(shelf.mine, ONE, PASSED, NOW, expected_version=2)
+    assert await shelf.seen() == before
+    current = await shelf.destinations.get(shelf.mine, ONE)
+    enabled = Destination(**{**vars(current), "enabled": True, "version": 3})
+    await shelf.destinations.change(enabled, "sealed", expected_version=2, verified=True)
+    assert await shelf.states() == {"pending": 1}
 
 
 async def test_deliveries_are_listed_newest_first_and_pages_neither_repeat_nor_skip(shelf: Shelf) -> None:

@@ -81,6 +81,7 @@ async def test_a_check_that_fails_disables_nothing_and_marks_what_the_customer_m
     found = await store.get(1, checked)
     assert (found.enabled, found.version, found.verification) == (True, 1, verifying.says.as_answer())
     assert (found.failing_since is not None) is marked
+    assert found.failing == ({"code": code, "message": verifying.says.message} if marked else None)
     assert (await store.page(1, Query(failing=True))).matching == int(marked)
 
 

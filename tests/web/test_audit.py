@@ -11,11 +11,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import SecretStr
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.audit import Action
 from app.messages.sealing import new_key
 from app.settings import Settings
 from app.store.engine import migrate, open_engine
+from app.store.tables import DestinationRow
 from app.web.auth import PAGE_TOKEN, SESSION
 from app.web.server import application
 from tests.web.test_accounts import OPERATOR, Caller, disabled
@@ -93,10 +96,23 @@ ACTS = {
 }  # fmt: skip
 
 
+class Furnishing(Caller):
+    """A caller that can have a destination enabled without a store that it could be verified at."""
+
+    def __init__(self, client: TestClient[Any, Any], database: AsyncEngine) -> None:
+        super().__init__(client)
+        self._database = database
+
+    async def enable(self, destination: str) -> None:
+        change = update(DestinationRow).where(DestinationRow.id == destination).values(enabled=True)
+        async with self._database.begin() as connection:
+            await connection.execute(change)
+
+
 @pytest.fixture(scope="module")
 async def application_and_caller(
     redis_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[tuple[web.Application, Caller]]:
+) -> AsyncIterator[tuple[web.Application, Furnishing]]:
     """One that takes result sets; there is no worker, so that nothing of them is delivered."""
     folder = tmp_path_factory.mktemp("audit")
     settings = Settings(
@@ -105,12 +121,16 @@ async def application_and_caller(
     )  # fmt: skip
     async with open_engine(settings.database) as engine:
         await migrate(engine)
-    async with application(settings) as app, TestClient(TestServer(app)) as client:
-        yield app, Caller(client)
+    async with (
+        application(settings) as app,
+        TestClient(TestServer(app)) as client,
+        open_engine(settings.database) as db,
+    ):
+        yield app, Furnishing(client, db)
 
 
 @pytest.fixture(scope="module")
-def caller(application_and_caller: tuple[web.Application, Caller]) -> Caller:
+def caller(application_and_caller: tuple[web.Application, Furnishing]) -> Furnishing:
     return application_and_caller[1]
 
 
@@ -124,9 +144,9 @@ def changing(app: web.Application) -> set[str]:
     }
 
 
-async def furnished(caller: Caller, account: str) -> dict[str, str]:
+async def furnished(caller: Furnishing, account: str, *, enabled: bool = True) -> dict[str, str]:
     """The account, made new, with a key of its own, two destinations, and a collection that uses one of them and has a
-    result set, of which everything has ended, since the destination is disabled."""
+    result set, of which everything has ended, since the destination was disabled; it is `enabled` now."""
     key = f"{CUSTOMER}-{account}"
     await caller.ok("POST", "/accounts", {"name": account})
     made = await caller.ok("POST", f"/accounts/{account}/keys", {"key": key})
@@ -135,6 +155,8 @@ async def furnished(caller: Caller, account: str) -> dict[str, str]:
     announced = {**_SET, "id": 1, "files": [_FILE]}
     status, content, _ = await caller.call("POST", "/collections/c/results", announced, account=account)
     assert status == 202, content
+    if enabled:
+        await caller.enable(used)
     return {"account": account, "key": made["key"]["id"], "used": used, "spare": spare}
 
 
@@ -150,7 +172,7 @@ async def left(caller: Caller, request: str | None) -> list[dict[str, Any]]:
 
 
 async def test_every_call_that_changes_something_leaves_one_entry_or_has_a_reason_not_to(
-    application_and_caller: tuple[web.Application, Caller],
+    application_and_caller: tuple[web.Application, Furnishing],
 ) -> None:
     app, caller = application_and_caller
     assert changing(app) == ACTS.keys() | NOT_IN_IT.keys(), "a call that is new, or gone: have it in the log"
@@ -179,7 +201,7 @@ async def test_every_call_that_changes_something_leaves_one_entry_or_has_a_reaso
 
 @pytest.mark.parametrize("path", ["/destinations/{used}/redeliver", "/collections/c/results/1/redeliver"])
 async def test_what_the_operator_has_delivered_again_with_a_button_is_put_down_to_the_operator(
-    caller: Caller, path: str
+    caller: Furnishing, path: str
 ) -> None:
     account = f"pressed-{len(path)}"
     things = await furnished(caller, account)
@@ -199,7 +221,7 @@ async def test_what_the_operator_has_delivered_again_with_a_button_is_put_down_t
     assert [(each["author"], each["account_name"]) for each in something] == [("operator", account)]
 
 
-async def test_the_same_call_once_more_with_its_key_is_one_entry(caller: Caller) -> None:
+async def test_the_same_call_once_more_with_its_key_is_one_entry(caller: Furnishing) -> None:
     things = await furnished(caller, "repeated")
     headers = {"Authorization": f"Bearer {CUSTOMER}-repeated", "Idempotency-Key": "k"}
     for _ in range(2):
@@ -208,6 +230,25 @@ async def test_the_same_call_once_more_with_its_key_is_one_entry(caller: Caller)
             assert (answered.status, (await answered.json())["redelivered"]) == (202, 1)
     entries = (await caller.ok("GET", "/audit", account="repeated", object=things["used"]))["entries"]
     assert [each["action"] for each in entries] == ["destination_redelivered", "destination_created"]
+
+
+@pytest.mark.parametrize("path", ["/destinations/{used}/redeliver", "/collections/c/results/1/redeliver"])
+async def test_a_redelivery_that_can_do_nothing_says_why_and_is_not_in_the_log(caller: Furnishing, path: str) -> None:
+    account = f"nothing-{len(path)}"
+    things = await furnished(caller, account, enabled=False)
+    key, where = f"{CUSTOMER}-{account}", filled(path, things)
+    for body, why in (
+        ({}, f"{things['used']} stay as they are, since it is disabled"),
+        ({"only_failed": True}, "failed"),
+    ):
+        status, content, headers = await caller.call("POST", where, body, key)
+        assert (status, content["redelivered"]) == (202, 0), content
+        assert why in content["request_info"]["message"]
+        assert await left(caller, headers["X-Request-Id"]) == []
+    await caller.enable(things["used"])
+    status, content, _ = await caller.call("POST", where, {}, key)
+    told = (status, content["redelivered"], content["request_info"]["message"])
+    assert told == (202, 1, "1 delivery is made again.")
 
 
 def test_every_action_is_documented() -> None:

@@ -639,12 +639,15 @@ function showUndelivered({ deliveries, next, refused }) {
 function redeliverButton(each) {
   const path = `/collections/${encodeURIComponent(each.collection_id)}/results/${each.result_set_id}/redeliver`;
   return actButton("Redeliver", `again ${each.id}`, `Deliver to ${each.destination} again what failed of result set ${each.result_set_id}`, async () => {
-    const { redelivered } = await post(`${path}?account=${encodeURIComponent(each.account_name)}`, { destination_ids: [each.destination], only_failed: true });
-    return filesAgain(redelivered);
+    const answered = await post(`${path}?account=${encodeURIComponent(each.account_name)}`, { destination_ids: [each.destination], only_failed: true });
+    return filesAgain(answered);
   });
 }
 
-const filesAgain = (count) => (count === 1 ? "1 file is delivered again." : `${whole(count)} files are delivered again.`);
+function filesAgain({ redelivered, request_info: { message } }) {
+  if (!redelivered) return message;
+  return redelivered === 1 ? "1 file is delivered again." : `${whole(redelivered)} files are delivered again.`;
+}
 
 // A button that has something done, and says what came of it; the figures are asked for anew then. Who only looks has none.
 function actButton(text, key, title, act) {
@@ -685,8 +688,8 @@ async function openDelivery(id) {
     const at = (value) => value && new Date(value).toLocaleString("en-GB");
     const account = encodeURIComponent(delivery.account_name);
     const all = actButton("Redeliver all that failed there", "all", "", async () => {
-      const { redelivered } = await post(`/destinations/${delivery.destination}/redeliver?account=${account}`, { only_failed: true });
-      return filesAgain(redelivered);
+      const answered = await post(`/destinations/${delivery.destination}/redeliver?account=${account}`, { only_failed: true });
+      return filesAgain(answered);
     });
     const words = { pending: "It waits for its turn, or for its next attempt.", uploading: "A worker is sending it.", ok: "It was delivered.", skipped: "It was not delivered, since its destination was disabled or deleted.", failed: "It could not be delivered." };
     const look = { failed: "bad", ok: "", skipped: "warn" }[delivery.status] ?? "warn";

@@ -190,7 +190,10 @@ _OF_RESULT_SET = (
     _ACCOUNT,
 )
 _PAGE_NUMBER = _LISTING[1]
-_REDELIVERED = succeeded({"redelivered": {**_COUNT, "description": "How many deliveries are made again."}})
+_REDELIVERED = succeeded(
+    {"redelivered": {**_COUNT, "description": "How many deliveries are made again."}},
+    message={"type": "string", "description": "That, and why others are not."},
+)
 _DELIVERIES = (
     _filter("state", "Only those that are in this state.", enum=[*DeliveryState]),
     _filter("destination", "Only those to the destination with this id.", **ID),

@@ -241,6 +241,10 @@ def _receipt() -> Schema:
         "request_id": {**text, "description": "The provider's."},
         **dict.fromkeys(("created_at", "changed_at"), _TIME),
         **dict.fromkeys(("due_at", "began_at", "ended_at"), time),
+        "delivered_at": {
+            **time,
+            "description": "When the last copy arrived, which etag, version_id and request_id are of.",
+        },
     }
 
 
@@ -287,6 +291,10 @@ def _of(spec: type[Spec]) -> Schema:
                 **_TIME,
                 "type": ["string", "null"],
                 "description": "Since when deliveries fail in a way that you must mend.",
+            },
+            "failing": {
+                "anyOf": [closed({"code": {"enum": [*Fault]}, "message": _TEXT}), {"type": "null"}],
+                "description": "Why, of the delivery or the check that began it; null where it does not fail.",
             },
             "verification": {"anyOf": [ref("Report"), {"type": "null"}], "description": "The last report."},
         },
