@@ -14,7 +14,7 @@ from app.domain.destination import Destination
 from app.domain.faults import Fault
 from app.domain.result_set import ResultFile, ResultSetDraft
 from app.messages.connections import connect
-from app.monitor import traffic
+from app.monitor import failures, traffic
 from app.store.collections import CollectionRepository
 from app.store.destinations import DestinationRepository
 from app.store.engine import open_engine
@@ -64,6 +64,8 @@ class Shipments:
             for minute in range(25):
                 traffic.note(pipe, time.time() - 60 * minute, (1 + minute * 7 % 11) * 90 * MB, DeliveryState.OK)
             traffic.note(pipe, time.time(), 0, DeliveryState.FAILED, Fault.WRITE_DENIED)
+            for fault in (Fault.WRITE_DENIED, SourceFault.NOT_FOUND):
+                await failures.note_undelivered(pipe, time.time(), fault, "northwind")
             await pipe.execute()
 
     async def reset(self) -> None:

@@ -197,6 +197,16 @@ async def test_which_customers_fail_and_why_is_one_look_and_one_click(operator: 
     assert set(of_address(page).split("&")) == {"account=fabrikam", "state=failed"}
 
 
+async def test_whose_deliveries_fail_is_told_beside_verifications(operator: Viewer, shipments: Shipments) -> None:
+    page = operator.page
+    await expect(tile(page, "Success rate")).to_contain_text("of verifications, last hour:")
+    row = page.locator("#accounts").get_by_role("listitem").filter(has_text="northwind")
+    await expect(row).to_contain_text("2 deliveries failed: may not write 1, not at the source 1")
+    await row.get_by_role("button", name="2 deliveries failed").click()
+    await expect(page.locator("#delivery-filters").get_by_label("Account")).to_have_value("northwind")
+    await expect(page.locator("#undelivered").get_by_role("listitem")).to_have_count(2)
+
+
 async def test_jobs_are_filtered_and_searched_by_account(operator: Viewer, customer: Api, good: dict[str, Any]) -> None:
     page, account = operator.page, filters(operator.page).get_by_label("Account")
     await filters(page).get_by_label("Search").fill("NorthW")

@@ -197,7 +197,8 @@ def _failing(failures: Failures, most: int | None) -> dict[str, Any]:
 
 
 def _shown(failing: Failing) -> dict[str, Any]:
-    return {"account": failing.account, "failed": failing.failed, "refused": failing.refused}
+    counts = {"failed": failing.failed, "refused": failing.refused, "undelivered": failing.undelivered}
+    return {"account": failing.account, **counts}
 
 
 def _options(values: Iterable[str], words: Mapping[str, str] | None = None) -> str:

@@ -208,7 +208,7 @@ function showFigures() {
     tile("Held requests", whole(held), "", "now, on all front ends"),
     tile("Workers", whole(workers.length), "", workers.length ? `now, ${running} of at most ${room} jobs` : "none is heard of", workers.length ? "" : "bad"),
     tile(pace, few(speeds.at(-1)), "", `this minute; ${whole(ended)} in the last hour`),
-    tile("Success rate", known(ended ? succeeded / ended : null, share), "", "last hour" + (ended ? `: ${whole(failed)} failed` + (unanswered ? `, ${whole(unanswered)} unanswered` : "") : ""), unanswered ? "warn" : ""),
+    tile("Success rate", known(ended ? succeeded / ended : null, share), "", "of verifications, last hour" + (ended ? `: ${whole(failed)} failed` + (unanswered ? `, ${whole(unanswered)} unanswered` : "") : ""), unanswered ? "warn" : ""),
     tile("Latency, p95", ...inUnits(p95), p50 === null ? "last hour" : `last hour: half within ${span(p50)}`),
   );
   byId("hour").hidden = !ended;
@@ -319,6 +319,14 @@ function showTypes(rates) {
   if (focused) byId("types").querySelector(`[data-type="${focused}"]`)?.focus();
 }
 
+// Have the list of deliveries show those that `by` tells, and go there.
+function findDeliveries(by) {
+  deliveryFilters.reset();
+  for (const [name, value] of Object.entries(by)) deliveryFilters.elements[name].value = value;
+  refilterDeliveries();
+  byId("undelivered-title").scrollIntoView();
+}
+
 // Have the list of jobs show those that `by` tells, and go there.
 function showJobs(by) {
   filters.reset();
@@ -330,10 +338,10 @@ function showJobs(by) {
 
 const total = (counts) => Object.values(counts).reduce((sum, count) => sum + count, 0);
 
-function codes(counts, press) {
+function codes(counts, press, title = "Show these jobs") {
   const sum = total(counts);
   return ([code, count]) =>
-    el("li", {}, el("span", {}, press ? el("button", { class: "plain mono", "data-key": code, title: "Show these jobs", onclick: () => press(code) }, code) : el("span", { class: "mono" }, code),
+    el("li", {}, el("span", {}, press ? el("button", { class: "plain mono", "data-key": code, title, onclick: () => press(code) }, code) : el("span", { class: "mono" }, code),
       el("span", { class: "soft" }, ` ${WORDS[code] ?? ""}`)), el("span", { class: "number" }, whole(count)), bar(count / sum));
 }
 
@@ -344,12 +352,17 @@ function showFaults(faults) {
 function showFailing({ accounts, count, others }, refused) {
   byId("failing").hidden = !count && !others && !total(refused);
   byId("account-names").replaceChildren(...accounts.map((each) => el("option", { value: each.account })));
-  const most = Math.max(1, ...accounts.map((each) => total(each.failed) + total(each.refused)));
-  const item = ({ account, failed, refused: early }) => {
+  const sum = (each) => total(each.failed) + total(each.refused) + total(each.undelivered);
+  const most = Math.max(1, ...accounts.map(sum));
+  const why = (counts) => Object.entries(counts).sort((one, other) => other[1] - one[1]).slice(0, 3).map(([code, n]) => `${WORDS[code] ?? code} ${whole(n)}`).join(", ");
+  const item = (each) => {
+    const { account, failed, refused: early, undelivered } = each;
     const said = [total(failed) ? `${whole(total(failed))} failed` : "", total(early) ? `${whole(total(early))} refused` : ""].filter(Boolean).join(", ");
-    const why = Object.entries({ ...failed, ...early }).sort((one, other) => other[1] - one[1]).slice(0, 3);
+    const lost = total(undelivered) === 1 ? "1 delivery failed" : `${whole(total(undelivered))} deliveries failed`;
     return el("li", {}, el("button", { class: "plain", "data-key": account, title: "Show its jobs", onclick: () => showJobs(total(failed) ? { account, state: "failed" } : { account }) }, account), el("span", { class: "number" }, said),
-      el("span", { class: "soft whole" }, why.map(([code, n]) => `${WORDS[code] ?? code} ${whole(n)}`).join(", ")), bar((total(failed) + total(early)) / most));
+      said ? el("span", { class: "soft whole" }, why({ ...failed, ...early })) : "",
+      total(undelivered) ? el("span", { class: "soft whole" }, el("button", { class: "plain", "data-key": `deliveries ${account}`, title: "Show these deliveries", onclick: () => findDeliveries({ account }) }, lost), `: ${why(undelivered)}`) : "",
+      bar(sum(each) / most));
   };
   showList("accounts", accounts, item, "No account has failed in the last hour.", count, poll);
   if (others) byId("accounts").append(el("li", { class: "soft" }, `${whole(others)} more of accounts that are not counted one by one: see the jobs that failed.`));
@@ -552,13 +565,7 @@ function showTraffic(moved, ok, faults) {
   plot(byId("plot-bytes"), "Bytes a second", [{ name: "", values: speeds, look: "" }], (n) => (n ? bytes(n) : "0"), null,
     `${bytes(speeds.at(-1))} a second this minute, ${bytes(moved.reduce((sum, n) => sum + n, 0))} in the last hour`);
   plot(byId("plot-files"), "Files a minute", [{ name: "", values: ok, look: "good" }], few, null, `${whole(total(ok))} delivered in the last hour`);
-  const search = (fault) => {
-    deliveryFilters.reset();
-    deliveryFilters.elements.fault.value = fault;
-    refilterDeliveries();
-    byId("undelivered-title").scrollIntoView();
-  };
-  showList("delivery-faults", Object.entries(faults), codes(faults, search), "No attempt has failed in the last hour.");
+  showList("delivery-faults", Object.entries(faults), codes(faults, (fault) => findDeliveries({ fault }), "Show these deliveries"), "No attempt has failed in the last hour.");
 }
 
 const whose = (each) => [each.account_name ?? String(each.account), `destination ${each.destination}`, `${each.collection_id} / ${each.result_set_id}`].join(" · ");
