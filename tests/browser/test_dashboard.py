@@ -247,13 +247,30 @@ async def test_a_destination_is_verified_again_in_the_panel(
     await expect(dialog.locator(".outcome")).to_contain_text("uploaded and deleted")
     await expect(dialog).not_to_contain_text(created.report["job"])
     assert of_address(operator.page) != f"job={created.report['job']}"
-    gone = await asyncio.to_thread(customer.create, {**good, "s3_secret_access_key": "not-the-secret"})
-    await operator.page.keyboard.press("Escape")
-    await operator.rows(gone.report["job"][:8]).get_by_role("button").click()
+    await asyncio.to_thread(customer.call, "DELETE", f"/destinations/{created.json['destination']['id']}")
     await dialog.get_by_role("button", name="Verify again").click()
-    await expect(dialog.locator(".outcome")).to_contain_text("There is no such destination: its create failed")
+    await expect(dialog.locator(".outcome")).to_contain_text("The destination was deleted")
     assert [said for said in operator.complaints if "404 (Not Found)" not in said] == []
     operator.complaints.clear()
+
+
+async def test_only_a_destination_that_there_is_can_be_verified_again(
+    operator: Viewer, customer: Api, good: dict[str, Any], wrong: dict[str, Any]
+) -> None:
+    refused = (await asyncio.to_thread(customer.create, wrong)).report
+    created = await asyncio.to_thread(customer.create, good)
+    path = f"/destinations/{created.json['destination']['id']}"
+    body = json.dumps({"s3_secret_access_key": "not-the-secret"}).encode()
+    kept = (await asyncio.to_thread(customer.call, "PUT", path, body, {"Content-Type": "application/json"})).report
+    dialog = operator.page.get_by_role("dialog")
+    for report, buttons in ((kept, 1), (refused, 0)):
+        row = operator.rows(report["job"][:8])
+        await expect(row).to_contain_text("secret_mismatch")
+        await row.get_by_role("button").click()
+        await expect(dialog).to_contain_text(report["job"])
+        await expect(dialog).to_contain_text(report["message"])
+        await expect(dialog.get_by_role("button", name="Verify again")).to_have_count(buttons)
+        await operator.page.keyboard.press("Escape")
 
 
 async def test_deliveries_are_seen_to_move_and_what_failed_is_delivered_again(

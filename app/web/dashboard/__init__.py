@@ -12,9 +12,10 @@ from aiohttp import web
 from yarl import URL
 
 from app.domain.delivery import DeliveryState
-from app.domain.errors import InvalidParameters, ParameterFault, TooManyGuesses, Unavailable
-from app.domain.faults import Fault
-from app.domain.types import TYPES
+from app.domain.destination import Destination, timestamp
+from app.domain.errors import DestinationNotFound, InvalidParameters, ParameterFault, TooManyGuesses, Unavailable
+from app.domain.faults import Fault, Role
+from app.domain.types import SPECS, TYPES
 from app.messages.clock import Clock
 from app.monitor.failures import Failing, Failures
 from app.monitor.heartbeats import Heartbeats
@@ -35,6 +36,7 @@ from app.web.auth import (
 from app.web.body import parameters_of
 from app.web.connections import in_time
 from app.web.dashboard.words import OF_FAULTS, WORDS
+from app.web.destinations import refuse_query
 from app.web.errors import answer
 
 MINUTES = 60
@@ -63,15 +65,28 @@ class DeliveryCounts(Protocol):
     async def counts(self) -> Mapping[DeliveryState, int]: ...
 
 
+class DestinationStore(Protocol):
+    """Where a destination is found, of any account where that is None."""
+
+    async def get(self, account: int | None, destination: str) -> Destination: ...
+
+
 class DashboardHandlers:
     """Anybody may have the sign-in page and the files; the rest is for the operator."""
 
     def __init__(
-        self, history: History, heartbeats: Heartbeats, deliveries: DeliveryCounts, clock: Clock, operator: Operator
+        self,
+        history: History,
+        heartbeats: Heartbeats,
+        deliveries: DeliveryCounts,
+        destinations: DestinationStore,
+        clock: Clock,
+        operator: Operator,
     ) -> None:
         self._history = history
         self._heartbeats = heartbeats
         self._deliveries = deliveries
+        self._destinations = destinations
         self._clock = clock
         self._operator = operator
         options = {
@@ -88,6 +103,7 @@ class DashboardHandlers:
         return [
             web.get("/dashboard", self.page),
             web.get("/dashboard/overview", self.overview),
+            web.get("/dashboard/destinations/{id}", self.destination),
             web.get("/dashboard/{name:dashboard\\.(?:css|js)}", self.file),
             web.post("/dashboard/session", self.sign_in),
             web.post("/dashboard/session/end", self.sign_out),
@@ -155,6 +171,24 @@ class DashboardHandlers:
                 "deliveries": deliveries,
             }
         )
+
+    async def destination(self, request: web.Request) -> web.Response:
+        """What a panel tells of the destination that its job or delivery was for, None where there is none (any more):
+        many a job has an id whose create was refused, and that is nothing to answer 404 to."""
+        require_operator(request, self._operator)
+        refuse_query(request)
+        try:
+            found = await self._destinations.get(None, request.match_info["id"])
+        except DestinationNotFound:
+            return answer({"request_info": {"success": True}, "destination": None})
+        shown = {
+            "name": found.name,
+            "type": found.type,
+            "bucket": found.parameters.get(SPECS[found.type].roles[Role.BUCKET]),
+            "host": (found.verification or {}).get("host"),
+            "failing_since": timestamp(found.failing_since) if found.failing_since else None,
+        }
+        return answer({"request_info": {"success": True}, "destination": shown})
 
     async def _delivered(self) -> dict[str, Any]:
         """How many deliveries are in which state, None where the database does not answer, and what was moved in each

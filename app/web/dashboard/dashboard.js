@@ -759,15 +759,27 @@ function steps(report) {
 async function open(id) {
   await showInDialog(id, "Job", async () => {
     const { job } = await get(`/jobs/${encodeURIComponent(id)}`);
+    const there = !UNDER_WAY.includes(job.state) && (await destinationOf(job));
     const state = job.report?.left_behind ? el("span", { class: "badge is-lost" }, "File left behind") : "";
-    return [el("div", { class: "id" }, badge(job.state), job.fault ? reason(job.fault) : "", state), sentence(job.report, job.state), verifyButton(job),
+    return [el("div", { class: "id" }, badge(job.state), job.fault ? reason(job.fault) : "", state), sentence(job.report, job.state), there ? verifyButton(job) : null,
       el("section", { "aria-label": "Timeline" }, el("h3", {}, "Timeline"), timeline(job)), job.report ? steps(job.report) : null, facts(job, job.report)];
   });
 }
 
+// What is known of the destination of a job or a delivery; null where there is none, or the database does not answer.
+async function destinationOf(each) {
+  if (!each.destination) return null;
+  try {
+    return (await get(`/dashboard/destinations/${each.destination}`)).destination;
+  } catch (error) {
+    if (error.answered) return null;
+    throw error;
+  }
+}
+
 // What there is to verify again is a destination, as it is now.
 function verifyButton(job) {
-  if (!job.destination || !job.account_name || UNDER_WAY.includes(job.state)) return null;
+  if (!job.account_name) return null;
   const path = `/destinations/${job.destination}/verify?account=${encodeURIComponent(job.account_name)}`;
   return el("p", { class: "buttons" }, actButton("Verify again", "verify", "Verify the destination as it is now", async () => {
     try {
@@ -775,7 +787,7 @@ function verifyButton(job) {
       await open(verification.job);
       return verification.message;
     } catch (error) {
-      if (error.status === 404) error.message = "There is no such destination: its create failed, or it was deleted since.";
+      if (error.status === 404) error.message = "The destination was deleted meanwhile.";
       throw error;
     }
   }));
