@@ -63,8 +63,8 @@ class Shipments:
         async with connect(self.deployment.redis_url) as redis, redis.pipeline(transaction=False) as pipe:
             for minute in range(25):
                 traffic.note(pipe, time.time() - 60 * minute, (1 + minute * 7 % 11) * 90 * MB, DeliveryState.OK)
-            traffic.note(pipe, time.time(), 0, DeliveryState.FAILED, Fault.WRITE_DENIED)
             for fault in (Fault.WRITE_DENIED, SourceFault.NOT_FOUND):
+                traffic.note(pipe, time.time(), 0, DeliveryState.FAILED, fault)
                 await failures.note_undelivered(pipe, time.time(), fault, "northwind")
             await pipe.execute()
 
@@ -79,10 +79,17 @@ class Shipments:
         now = datetime.now(UTC)
         ended = now if state in (DeliveryState.FAILED, DeliveryState.OK) else None
         values: dict[str, Any] = {"state": state, "sent": sent, "fault": fault, "message": message, "ended_at": ended}
-        if state is not DeliveryState.PENDING:
+        if state is DeliveryState.PENDING:
+            values["attempts"] = 0
+        else:
             worker = "dropoff-deliveries-1@worker-b"
             values |= {"began_at": now - timedelta(seconds=9), "changed_at": now, "attempts": 1, "worker": worker}
         await self._change(number, values)
+
+    async def fail_for_now(self, number: int) -> None:
+        """Have the file not be at its source yet: it is tried again in a while."""
+        due = datetime.now(UTC) + timedelta(seconds=90)
+        await self._change(number, {"fault": SourceFault.NOT_FOUND, "message": GONE, "attempts": 1, "due_at": due})
 
     async def send(self, number: int, sent: int) -> None:
         """Have the store confirm so many bytes of the file, as its worker would tell."""

@@ -204,7 +204,7 @@ async def test_whose_deliveries_fail_is_told_beside_verifications(operator: View
     await expect(row).to_contain_text("2 deliveries failed: may not write 1, not at the source 1")
     await row.get_by_role("button", name="2 deliveries failed").click()
     await expect(page.locator("#delivery-filters").get_by_label("Account")).to_have_value("northwind")
-    await expect(page.locator("#undelivered").get_by_role("listitem")).to_have_count(2)
+    await expect(page.locator("#found").get_by_role("listitem")).to_have_count(2)
 
 
 async def test_jobs_are_filtered_and_searched_by_account(operator: Viewer, customer: Api, good: dict[str, Any]) -> None:
@@ -291,7 +291,7 @@ async def test_deliveries_are_seen_to_move_and_what_failed_is_delivered_again(
         "([bar, began]) => bar.firstElementChild.getBoundingClientRect().width > 2 * began", arg=[moved, began]
     )
     await expect(page.get_by_role("img", name="Bytes a second")).to_be_visible()
-    failed = page.locator("#undelivered").get_by_role("listitem")
+    failed = page.locator("#found").get_by_role("listitem")
     await expect(failed).to_have_count(2)
     await expect(failed.filter(has_text="Page_4.json")).to_contain_text("The key may not write to results/")
     await page.locator("#delivery-filters").get_by_label("Reason").select_option("write_denied")
@@ -302,12 +302,36 @@ async def test_deliveries_are_seen_to_move_and_what_failed_is_delivered_again(
     await expect(dialog.locator(".outcome")).to_contain_text("2 files are delivered again.")
     await expect(dialog).to_contain_text("It waits for its turn")
     await page.keyboard.press("Escape")
-    await expect(page.locator("#undelivered")).to_contain_text("No delivery that failed matches")
+    await expect(page.locator("#found")).to_contain_text("No delivery matches")
     await shipments.settle(3)
     await page.locator("#delivery-filters").get_by_role("button", name="Clear").click()
     await failed.filter(has_text="Page_4.json").get_by_role("button", name="Redeliver").click()
     await expect(page.locator("#announcement")).to_contain_text("1 file is delivered again.")
     await expect(failed).to_contain_text("Nothing has failed.")
+    await shipments.reset()
+
+
+async def test_what_waits_is_found_by_its_count_and_by_its_reason(operator: Viewer, shipments: Shipments) -> None:
+    page, found = operator.page, operator.page.locator("#found").get_by_role("listitem")
+    state = page.locator("#delivery-filters").get_by_label("State")
+    await expect(state).to_have_value("failed")
+    assert await state.locator("option").all_inner_texts() == [
+        "Any", "waiting (pending)", "uploading", "failed", "delivered (ok)", "skipped",
+    ]  # fmt: skip
+    await page.locator("#deliveries-count").get_by_role("button", name="1 wait").click()
+    await expect(state).to_have_value("pending")
+    await expect(found).to_have_count(1)
+    await expect(found).to_contain_text("Page_3.json")
+    await shipments.fail_for_now(2)
+    await page.locator("#delivery-faults").get_by_role("button", name="source_not_found").click()
+    await expect(state).to_have_value("")
+    await expect(found).to_have_count(2)
+    await expect(found.filter(has_text="Page_5.json")).to_contain_text("Failed")
+    waiting = found.filter(has_text="Page_3.json")
+    await expect(waiting).to_contain_text(re.compile(r"Pending.*attempt 1 failed, the next one is at \d\d:\d\d"))
+    await expect(waiting.get_by_role("button", name="Redeliver")).to_have_count(0)
+    await page.locator("#delivery-filters").get_by_role("button", name="Clear").click()
+    await expect(state).to_have_value("failed")
     await shipments.reset()
 
 
@@ -430,7 +454,7 @@ async def test_it_can_be_read_by_everybody_and_anywhere(
         await expect(viewer.rows()).not_to_have_count(0)
         await _accessible(page)
         assert await page.evaluate("document.documentElement.scrollWidth") == width
-        await expect(page.locator("#undelivered")).to_contain_text("not at the source")
+        await expect(page.locator("#found")).to_contain_text("not at the source")
         assert [await page.evaluate(each) for each in (_CUT_OFF, _OVERFLOWING)] == [[], []]
         await page.screenshot(path=screenshots / f"overview-{device}-{scheme}.png")
         await page.locator("#deliveries").screenshot(path=screenshots / f"deliveries-{device}-{scheme}.png")

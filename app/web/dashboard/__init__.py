@@ -35,7 +35,7 @@ from app.web.auth import (
 )
 from app.web.body import parameters_of
 from app.web.connections import in_time
-from app.web.dashboard.words import OF_FAULTS, WORDS
+from app.web.dashboard.words import OF_DELIVERIES, OF_FAULTS, WORDS
 from app.web.destinations import refuse_query
 from app.web.errors import answer
 
@@ -91,6 +91,7 @@ class DashboardHandlers:
         self._operator = operator
         options = {
             "states": _options(JobState),
+            "delivery_states": _options(OF_DELIVERIES, OF_DELIVERIES, DeliveryState.FAILED),
             "types": _options(TYPES),
             "faults": _options(Fault, WORDS),
             "reasons": _options(OF_FAULTS, WORDS),
@@ -235,10 +236,12 @@ def _shown(failing: Failing) -> dict[str, Any]:
     return {"account": failing.account, **counts}
 
 
-def _options(values: Iterable[str], words: Mapping[str, str] | None = None) -> str:
-    """An option for each of `values`, with its word beside it where there are `words`."""
-    shown = {value: f"{words[value]} ({value})" if words else value for value in values}
-    return "".join(f'<option value="{html.escape(each)}">{html.escape(shown[each])}</option>' for each in shown)
+def _options(values: Iterable[str], words: Mapping[str, str] | None = None, selected: str = "") -> str:
+    """An option for each of `values`, with its word beside it where there are `words` and it is another."""
+    shown = {value: f"{words[value]} ({value})" if words and words[value] != value else value for value in values}
+    chosen = {selected: " selected"}
+    options = ((html.escape(each), chosen.get(each, ""), html.escape(text)) for each, text in shown.items())
+    return "".join(f'<option value="{value}"{mark}>{text}</option>' for value, mark, text in options)
 
 
 def _html(text: str, status: int = 200) -> web.Response:

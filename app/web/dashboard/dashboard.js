@@ -5,7 +5,7 @@ const PATIENCE_MS = 8000;
 const AGAIN_MS = 2000;
 const LEFTOVERS_EVERY_MS = 15000;
 const ACT_MS = 60000; // What a button asks for may be held as long as a create.
-const FAILED_PAGE = 20;
+const FOUND_PAGE = 20;
 const SELDOM = 6; // How many jobs a minute at most are told by minute rather than by second.
 const FEW = 8; // How many entries of a list are shown before all of it is asked for.
 const ANNOUNCE_EVERY_MS = 8000;
@@ -324,7 +324,7 @@ function findDeliveries(by) {
   deliveryFilters.reset();
   for (const [name, value] of Object.entries(by)) deliveryFilters.elements[name].value = value;
   refilterDeliveries();
-  byId("undelivered-title").scrollIntoView();
+  byId("found-title").scrollIntoView();
 }
 
 // Have the list of jobs show those that `by` tells, and go there.
@@ -537,13 +537,12 @@ function arrive() {
   }
 }
 
-/* The deliveries: what was moved, what is under way, and what failed. */
+/* The deliveries: what was moved, what is under way, and those that are looked for: what failed, if nobody chose. */
 
 const deliveryFilters = byId("delivery-filters");
 const underway = new Map(); // Delivery id -> {item, sent, at, speed}
-let failedCursor = null;
 let moving = null; // The delivery in the panel, while it is not over.
-let failedPages = 1; // How many pages of what failed are shown.
+let foundPages = 1; // How many pages of what the filters ask for are shown.
 
 async function showDeliveries() {
   const { counts, bytes: moved, ok, faults } = overview.deliveries;
@@ -551,12 +550,22 @@ async function showDeliveries() {
   byId("deliveries").hidden = !there;
   if (!there) return;
   const most = (n) => (n >= 10000 ? "10,000 or more" : whole(n));
-  byId("deliveries-count").textContent = counts ? `now: ${most(counts.uploading)} under way, ${most(counts.pending)} wait, ${most(counts.failed)} failed` : "The database does not answer.";
+  showCounts(counts ? { uploading: `${most(counts.uploading)} under way`, pending: `${most(counts.pending)} wait`, failed: `${most(counts.failed)} failed` } : null);
   showTraffic(moved, ok, faults);
-  const [busy, lost] = await Promise.all([get("/deliveries?state=uploading&limit=100"), failedDeliveries()]);
+  const [busy, found] = await Promise.all([get("/deliveries?state=uploading&limit=100"), findings()]);
   showUnderway(busy.deliveries, counts ? counts.uploading : 0);
-  showUndelivered(lost);
+  showFound(found);
   if (moving && shown === moving) await openDelivery(shown);
+}
+
+// How many are in each state, each a button that leads to them.
+function showCounts(said) {
+  const place = byId("deliveries-count");
+  if (place.textContent === (said ? `now: ${Object.values(said).join(", ")}` : "The database does not answer.")) return;
+  const focused = place.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+  const buttons = Object.entries(said ?? {}).flatMap(([state, text], i) => [i ? ", " : "now: ", el("button", { class: "plain", "data-key": state, title: "Show these deliveries", onclick: () => findDeliveries({ state }) }, text)]);
+  place.replaceChildren(...(said ? buttons : ["The database does not answer."]));
+  if (focused) place.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
 }
 
 function showTraffic(moved, ok, faults) {
@@ -565,7 +574,7 @@ function showTraffic(moved, ok, faults) {
   plot(byId("plot-bytes"), "Bytes a second", [{ name: "", values: speeds, look: "" }], (n) => (n ? bytes(n) : "0"), null,
     `${bytes(speeds.at(-1))} a second this minute, ${bytes(moved.reduce((sum, n) => sum + n, 0))} in the last hour`);
   plot(byId("plot-files"), "Files a minute", [{ name: "", values: ok, look: "good" }], few, null, `${whole(total(ok))} delivered in the last hour`);
-  showList("delivery-faults", Object.entries(faults), codes(faults, (fault) => findDeliveries({ fault }), "Show these deliveries"), "No attempt has failed in the last hour.");
+  showList("delivery-faults", Object.entries(faults), codes(faults, (fault) => findDeliveries({ state: "", fault }), "Show the deliveries that have it now"), "No attempt has failed in the last hour.");
 }
 
 const whose = (each) => [each.account_name ?? String(each.account), `destination ${each.destination}`, `${each.collection_id} / ${each.result_set_id}`].join(" · ");
@@ -611,14 +620,13 @@ function deliveriesFiltered() {
   return new URLSearchParams([...new FormData(deliveryFilters)].map(([name, value]) => [name, value.trim()]).filter(([, value]) => value));
 }
 
-// What failed, newest first: as many pages as were asked for. `refused` says why the filters ask for nothing.
-async function failedDeliveries() {
+// What the filters ask for, newest first: as many pages as were asked for. `refused` says why they ask for nothing.
+async function findings() {
   const found = { deliveries: [], next: null, refused: "" };
   try {
-    for (let page = 0; page < failedPages && (page === 0 || found.next); page++) {
+    for (let page = 0; page < foundPages && (page === 0 || found.next); page++) {
       const by = deliveriesFiltered();
-      by.set("state", "failed");
-      by.set("limit", FAILED_PAGE);
+      by.set("limit", FOUND_PAGE);
       if (found.next) by.set("cursor", found.next);
       const content = await get(`/deliveries?${by}`);
       found.deliveries.push(...content.deliveries);
@@ -631,16 +639,18 @@ async function failedDeliveries() {
   return found;
 }
 
-function showUndelivered({ deliveries, next, refused }) {
+function showFound({ deliveries, next, refused }) {
   byId("older-deliveries").hidden = !next;
-  const focused = byId("undelivered").contains(document.activeElement) ? document.activeElement.dataset.key : null;
-  byId("undelivered").replaceChildren(...deliveries.map((each) =>
+  const list = byId("found");
+  const focused = list.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+  const later = (each) => (each.status === "pending" && each.attempts && each.due_at ? el("span", { class: "soft" }, `attempt ${each.attempts} failed, the next one is at ${clock(Date.parse(each.due_at))}`) : "");
+  list.replaceChildren(...deliveries.map((each) =>
     el("li", {}, el("button", { class: "plain mono", "data-key": `open ${each.id}`, onclick: () => openDelivery(each.id) }, each.name), el("span", { class: "soft number" }, when(each.ended_at ?? each.changed_at)),
-      el("span", { class: "said" }, each.fault ? reason(each.fault) : "", el("span", {}, each.message ?? "")), redeliverButton(each),
+      el("span", { class: "said" }, el("span", {}, badge(each.status)), each.fault ? reason(each.fault) : "", el("span", {}, each.message ?? ""), later(each)), each.status === "failed" ? redeliverButton(each) : "",
       el("span", { class: "soft whole" }, whose(each)))));
-  const none = [...deliveriesFiltered()].length ? "No delivery that failed matches: change the filters, or clear them." : "Nothing has failed.";
-  if (!deliveries.length) byId("undelivered").append(el("li", { class: "empty" }, refused || none));
-  if (focused) byId("undelivered").querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+  const onlyFailed = deliveriesFiltered().toString() === "state=failed";
+  if (!deliveries.length) list.append(el("li", { class: "empty" }, refused || (onlyFailed ? "Nothing has failed." : "No delivery matches: change the filters, or clear them.")));
+  if (focused) list.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
 }
 
 function redeliverButton(each) {
@@ -679,7 +689,7 @@ function announce(text, look = "") {
 }
 
 function refilterDeliveries() {
-  failedPages = 1;
+  foundPages = 1;
   poll();
 }
 
@@ -860,7 +870,7 @@ for (const [form, change] of [[filters, refilter], [deliveryFilters, refilterDel
   form.addEventListener("reset", () => setTimeout(change));
 }
 byId("older-deliveries").addEventListener("click", () => {
-  failedPages += 1;
+  foundPages += 1;
   poll();
 });
 byId("older").addEventListener("click", () => load(cursor));
