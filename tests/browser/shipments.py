@@ -18,6 +18,7 @@ from app.monitor import failures, traffic
 from app.store.collections import CollectionRepository
 from app.store.destinations import DestinationRepository
 from app.store.engine import open_engine
+from app.store.outbox import mark_failing
 from app.store.result_sets import ResultSetRepository
 from app.store.tables import DeliveryRow
 from tests.stack import Deployment
@@ -50,15 +51,16 @@ class Shipments:
         async with open_engine(self.deployment.database_url) as engine:
             spec = {"s3_bucket_name": "customer-results"}
             values: dict[str, Any] = {"id": self.destination, "account": 1, "name": "Northwind", "type": "s3"}
-            destination = Destination(
-                **values, enabled=True, parameters=spec, version=1, created_at=now, updated_at=now
-            )
+            values |= {"parameters": spec, "verification": {"host": "s3.eu-west-1.amazonaws.com"}}
+            destination = Destination(**values, enabled=True, version=1, created_at=now, updated_at=now)
             await DestinationRepository(engine).add(destination, "sealed", 50)
             draft = CollectionDraft("Prices", (self.destination,))
             await CollectionRepository(engine).put(1, self.collection, draft, now)
             files = tuple(ResultFile(name, name, size, "0" * 64, "application/json") for name, size, *_ in FILES)
             result_set = ResultSetDraft(4, now - timedelta(minutes=5), now, files)
             await ResultSetRepository(engine).add(1, self.collection, result_set, now)
+            async with engine.begin() as connection:
+                await connection.run_sync(lambda each: mark_failing(each, self.destination, now))
         await self.reset()
         async with connect(self.deployment.redis_url) as redis, redis.pipeline(transaction=False) as pipe:
             for minute in range(25):
@@ -75,7 +77,7 @@ class Shipments:
 
     async def settle(self, number: int) -> None:
         """Have the delivery of the file of this number be in its state again."""
-        _, _, state, sent, fault, message = FILES[number]
+        name, _, state, sent, fault, message = FILES[number]
         now = datetime.now(UTC)
         ended = now if state in (DeliveryState.FAILED, DeliveryState.OK) else None
         values: dict[str, Any] = {"state": state, "sent": sent, "fault": fault, "message": message, "ended_at": ended}
@@ -83,7 +85,13 @@ class Shipments:
             values["attempts"] = 0
         else:
             worker = "dropoff-deliveries-1@worker-b"
-            values |= {"began_at": now - timedelta(seconds=9), "changed_at": now, "attempts": 1, "worker": worker}
+            values |= {
+                "began_at": now - timedelta(seconds=9),
+                "changed_at": now,
+                "attempts": 1,
+                "worker": worker,
+                "key": f"results/{name}",
+            }
         await self._change(number, values)
 
     async def fail_for_now(self, number: int) -> None:

@@ -297,7 +297,16 @@ async def test_deliveries_are_seen_to_move_and_what_failed_is_delivered_again(
     await page.locator("#delivery-filters").get_by_label("Reason").select_option("write_denied")
     await expect(failed).to_have_count(1)
     await failed.get_by_role("button", name="Page_4.json").click()
-    await expect(dialog).to_contain_text("16 MB of 48 MB")
+    facts = {
+        "Sent": "16 MB of 48 MB", "Destination": "Northwind 4F2A6C19D0E7", "Type": "s3", "Bucket": "customer-results",
+        "Host, as last verified": "s3.eu-west-1.amazonaws.com", "Code": "write_denied", "Attempts": "1",
+        "Key": "results/Collection_Results_9E867FAA_4_Page_4.json",
+    }  # fmt: skip
+    for name, value in facts.items():
+        await expect(dialog.get_by_text(name, exact=True).locator("xpath=..").get_by_role("definition")).to_have_text(
+            value
+        )
+    await expect(dialog).to_contain_text("The destination fails since")
     await dialog.get_by_role("button", name="Redeliver all that failed there").click()
     await expect(dialog.locator(".outcome")).to_contain_text("2 files are delivered again.")
     await expect(dialog).to_contain_text("It waits for its turn")
