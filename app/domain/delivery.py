@@ -100,6 +100,11 @@ def may_pass(fault: AnyFault) -> bool:
     return fault in (SourceFault.NOT_FOUND, SourceFault.UNAVAILABLE) or fault in _MAY_PASS
 
 
+def is_tried_again(fault: AnyFault, attempt: int) -> bool:
+    """Whether a delivery whose attempt of this number has failed like this is tried again by itself."""
+    return may_pass(fault) and attempt < ATTEMPTS
+
+
 def blames_destination(fault: AnyFault) -> bool:
     """Whether it says something about the destination, rather than about the source or about us."""
     return isinstance(fault, Fault) and fault not in _OUR_OWN

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 
 from app.messages.clock import Clock
 from app.observe.background import Background
@@ -39,8 +40,9 @@ for _, each in ipairs(cjson.decode(ARGV[1])) do count_named(each[1], each[2], ea
 
 
 def failures_key(minute: int) -> str:
-    """What failed in that minute since the epoch, by `failed:CODE:ACCOUNT`, and what was refused before the queue, by
-    `refused:CODE:ACCOUNT`; the account stands there by its name, and is empty where no key told whose it is."""
+    """What failed in that minute since the epoch: jobs by `failed:CODE:ACCOUNT`, and deliveries that were given up by
+    `undelivered:CODE:ACCOUNT`; what was refused before the queue, by `refused:CODE:ACCOUNT`. The account stands there
+    by its name, and is empty where no key told whose it is."""
     return f"dropoff:failures:{minute}"
 
 
@@ -48,18 +50,25 @@ def failed(code: str, owner: str) -> str:
     return f"failed:{code}:{owner}"
 
 
+async def note_undelivered(pipe: Pipeline, at: float, code: str, owner: str) -> None:
+    """Have `pipe` count, at a time of Redis' clock, a delivery of `owner` that was given up as `code`."""
+    entry = failures_key(int(at // 60)), f"undelivered:{code}:{owner}", 1
+    await pipe.register_script(_WRITE)(keys=[], args=[json.dumps([entry]), json.dumps(LIMITS)])
+
+
 @dataclass
 class Failing:
     """An account of which something failed or was refused: how often, and for which reasons, the most frequent one
-    first; `refused` has what never came to a job."""
+    first; `failed` has jobs, `refused` what never came to one, and `undelivered` deliveries that were given up."""
 
     account: str
     failed: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
+    undelivered: dict[str, int] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
-        return sum(self.failed.values()) + sum(self.refused.values())
+        return sum(map(sum, (self.failed.values(), self.refused.values(), self.undelivered.values())))
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,8 @@ def summary(minutes: Iterable[Mapping[str, int]]) -> Failures:
             refused[code] += count
         if owner:
             failing = accounts.setdefault(owner, Failing(owner))
-            (failing.refused if end == "refused" else failing.failed)[code] = count
+            ends = {"refused": failing.refused, "undelivered": failing.undelivered}
+            ends.get(end, failing.failed)[code] = count
     worst = sorted(accounts.values(), key=lambda each: (-each.count, each.account))
     return Failures(worst, dict(refused.most_common()), others)
 

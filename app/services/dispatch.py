@@ -16,13 +16,12 @@ from redis.exceptions import RedisError
 
 from app.domain import prefix
 from app.domain.delivery import (
-    ATTEMPTS,
     AnyFault,
     Claimed,
     DeliveryState,
     Outcome,
     blames_destination,
-    may_pass,
+    is_tried_again,
     pause_before,
 )
 from app.domain.faults import Fault, Role
@@ -286,7 +285,7 @@ def outcome_of(report: DeliveryReport) -> Outcome:
     fault: AnyFault = report.fault or Fault.INTERNAL_ERROR
     failed: dict[str, Any] = {"fault": fault, "message": report.message, "request_id": report.request_id}
     told = f"{report.file}: {report.message}"
-    if may_pass(fault) and report.attempt < ATTEMPTS:
+    if is_tried_again(fault, report.attempt):
         due = at + pause_before(report.attempt + 1)
         later = f"{told} It is tried again at {due:%Y-%m-%d %H:%M:%S} UTC."
         return says(DeliveryState.PENDING, text=later, due_at=due, **failed)

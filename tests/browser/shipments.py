@@ -14,10 +14,11 @@ from app.domain.destination import Destination
 from app.domain.faults import Fault
 from app.domain.result_set import ResultFile, ResultSetDraft
 from app.messages.connections import connect
-from app.monitor import traffic
+from app.monitor import failures, traffic
 from app.store.collections import CollectionRepository
 from app.store.destinations import DestinationRepository
 from app.store.engine import open_engine
+from app.store.outbox import mark_failing
 from app.store.result_sets import ResultSetRepository
 from app.store.tables import DeliveryRow
 from tests.stack import Deployment
@@ -50,20 +51,23 @@ class Shipments:
         async with open_engine(self.deployment.database_url) as engine:
             spec = {"s3_bucket_name": "customer-results"}
             values: dict[str, Any] = {"id": self.destination, "account": 1, "name": "Northwind", "type": "s3"}
-            destination = Destination(
-                **values, enabled=True, parameters=spec, version=1, created_at=now, updated_at=now
-            )
+            values |= {"parameters": spec, "verification": {"host": "s3.eu-west-1.amazonaws.com"}}
+            destination = Destination(**values, enabled=True, version=1, created_at=now, updated_at=now)
             await DestinationRepository(engine).add(destination, "sealed", 50)
             draft = CollectionDraft("Prices", (self.destination,))
             await CollectionRepository(engine).put(1, self.collection, draft, now)
             files = tuple(ResultFile(name, name, size, "0" * 64, "application/json") for name, size, *_ in FILES)
             result_set = ResultSetDraft(4, now - timedelta(minutes=5), now, files)
             await ResultSetRepository(engine).add(1, self.collection, result_set, now)
+            async with engine.begin() as connection:
+                await connection.run_sync(lambda each: mark_failing(each, self.destination, now))
         await self.reset()
         async with connect(self.deployment.redis_url) as redis, redis.pipeline(transaction=False) as pipe:
             for minute in range(25):
                 traffic.note(pipe, time.time() - 60 * minute, (1 + minute * 7 % 11) * 90 * MB, DeliveryState.OK)
-            traffic.note(pipe, time.time(), 0, DeliveryState.FAILED, Fault.WRITE_DENIED)
+            for fault in (Fault.WRITE_DENIED, SourceFault.NOT_FOUND):
+                traffic.note(pipe, time.time(), 0, DeliveryState.FAILED, fault)
+                await failures.note_undelivered(pipe, time.time(), fault, "northwind")
             await pipe.execute()
 
     async def reset(self) -> None:
@@ -73,14 +77,27 @@ class Shipments:
 
     async def settle(self, number: int) -> None:
         """Have the delivery of the file of this number be in its state again."""
-        _, _, state, sent, fault, message = FILES[number]
+        name, _, state, sent, fault, message = FILES[number]
         now = datetime.now(UTC)
         ended = now if state in (DeliveryState.FAILED, DeliveryState.OK) else None
         values: dict[str, Any] = {"state": state, "sent": sent, "fault": fault, "message": message, "ended_at": ended}
-        if state is not DeliveryState.PENDING:
+        if state is DeliveryState.PENDING:
+            values["attempts"] = 0
+        else:
             worker = "dropoff-deliveries-1@worker-b"
-            values |= {"began_at": now - timedelta(seconds=9), "changed_at": now, "attempts": 1, "worker": worker}
+            values |= {
+                "began_at": now - timedelta(seconds=9),
+                "changed_at": now,
+                "attempts": 1,
+                "worker": worker,
+                "key": f"results/{name}",
+            }
         await self._change(number, values)
+
+    async def fail_for_now(self, number: int) -> None:
+        """Have the file not be at its source yet: it is tried again in a while."""
+        due = datetime.now(UTC) + timedelta(seconds=90)
+        await self._change(number, {"fault": SourceFault.NOT_FOUND, "message": GONE, "attempts": 1, "due_at": due})
 
     async def send(self, number: int, sent: int) -> None:
         """Have the store confirm so many bytes of the file, as its worker would tell."""

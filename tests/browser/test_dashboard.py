@@ -197,6 +197,16 @@ async def test_which_customers_fail_and_why_is_one_look_and_one_click(operator: 
     assert set(of_address(page).split("&")) == {"account=fabrikam", "state=failed"}
 
 
+async def test_whose_deliveries_fail_is_told_beside_verifications(operator: Viewer, shipments: Shipments) -> None:
+    page = operator.page
+    await expect(tile(page, "Success rate")).to_contain_text("of verifications, last hour:")
+    row = page.locator("#accounts").get_by_role("listitem").filter(has_text="northwind")
+    await expect(row).to_contain_text("2 deliveries failed: may not write 1, not at the source 1")
+    await row.get_by_role("button", name="2 deliveries failed").click()
+    await expect(page.locator("#delivery-filters").get_by_label("Account")).to_have_value("northwind")
+    await expect(page.locator("#found").get_by_role("listitem")).to_have_count(2)
+
+
 async def test_jobs_are_filtered_and_searched_by_account(operator: Viewer, customer: Api, good: dict[str, Any]) -> None:
     page, account = operator.page, filters(operator.page).get_by_label("Account")
     await filters(page).get_by_label("Search").fill("NorthW")
@@ -237,13 +247,30 @@ async def test_a_destination_is_verified_again_in_the_panel(
     await expect(dialog.locator(".outcome")).to_contain_text("uploaded and deleted")
     await expect(dialog).not_to_contain_text(created.report["job"])
     assert of_address(operator.page) != f"job={created.report['job']}"
-    gone = await asyncio.to_thread(customer.create, {**good, "s3_secret_access_key": "not-the-secret"})
-    await operator.page.keyboard.press("Escape")
-    await operator.rows(gone.report["job"][:8]).get_by_role("button").click()
+    await asyncio.to_thread(customer.call, "DELETE", f"/destinations/{created.json['destination']['id']}")
     await dialog.get_by_role("button", name="Verify again").click()
-    await expect(dialog.locator(".outcome")).to_contain_text("There is no such destination: its create failed")
+    await expect(dialog.locator(".outcome")).to_contain_text("The destination was deleted")
     assert [said for said in operator.complaints if "404 (Not Found)" not in said] == []
     operator.complaints.clear()
+
+
+async def test_only_a_destination_that_there_is_can_be_verified_again(
+    operator: Viewer, customer: Api, good: dict[str, Any], wrong: dict[str, Any]
+) -> None:
+    refused = (await asyncio.to_thread(customer.create, wrong)).report
+    created = await asyncio.to_thread(customer.create, good)
+    path = f"/destinations/{created.json['destination']['id']}"
+    body = json.dumps({"s3_secret_access_key": "not-the-secret"}).encode()
+    kept = (await asyncio.to_thread(customer.call, "PUT", path, body, {"Content-Type": "application/json"})).report
+    dialog = operator.page.get_by_role("dialog")
+    for report, buttons in ((kept, 1), (refused, 0)):
+        row = operator.rows(report["job"][:8])
+        await expect(row).to_contain_text("secret_mismatch")
+        await row.get_by_role("button").click()
+        await expect(dialog).to_contain_text(report["job"])
+        await expect(dialog).to_contain_text(report["message"])
+        await expect(dialog.get_by_role("button", name="Verify again")).to_have_count(buttons)
+        await operator.page.keyboard.press("Escape")
 
 
 async def test_deliveries_are_seen_to_move_and_what_failed_is_delivered_again(
@@ -264,23 +291,56 @@ async def test_deliveries_are_seen_to_move_and_what_failed_is_delivered_again(
         "([bar, began]) => bar.firstElementChild.getBoundingClientRect().width > 2 * began", arg=[moved, began]
     )
     await expect(page.get_by_role("img", name="Bytes a second")).to_be_visible()
-    failed = page.locator("#undelivered").get_by_role("listitem")
+    failed = page.locator("#found").get_by_role("listitem")
     await expect(failed).to_have_count(2)
     await expect(failed.filter(has_text="Page_4.json")).to_contain_text("The key may not write to results/")
     await page.locator("#delivery-filters").get_by_label("Reason").select_option("write_denied")
     await expect(failed).to_have_count(1)
     await failed.get_by_role("button", name="Page_4.json").click()
-    await expect(dialog).to_contain_text("16 MB of 48 MB")
+    facts = {
+        "Sent": "16 MB of 48 MB", "Destination": "Northwind 4F2A6C19D0E7", "Type": "s3", "Bucket": "customer-results",
+        "Host, as last verified": "s3.eu-west-1.amazonaws.com", "Code": "write_denied", "Attempts": "1",
+        "Key": "results/Collection_Results_9E867FAA_4_Page_4.json",
+    }  # fmt: skip
+    for name, value in facts.items():
+        await expect(dialog.get_by_text(name, exact=True).locator("xpath=..").get_by_role("definition")).to_have_text(
+            value
+        )
+    await expect(dialog).to_contain_text("The destination fails since")
     await dialog.get_by_role("button", name="Redeliver all that failed there").click()
     await expect(dialog.locator(".outcome")).to_contain_text("2 files are delivered again.")
     await expect(dialog).to_contain_text("It waits for its turn")
     await page.keyboard.press("Escape")
-    await expect(page.locator("#undelivered")).to_contain_text("No delivery that failed matches")
+    await expect(page.locator("#found")).to_contain_text("No delivery matches")
     await shipments.settle(3)
     await page.locator("#delivery-filters").get_by_role("button", name="Clear").click()
     await failed.filter(has_text="Page_4.json").get_by_role("button", name="Redeliver").click()
     await expect(page.locator("#announcement")).to_contain_text("1 file is delivered again.")
     await expect(failed).to_contain_text("Nothing has failed.")
+    await shipments.reset()
+
+
+async def test_what_waits_is_found_by_its_count_and_by_its_reason(operator: Viewer, shipments: Shipments) -> None:
+    page, found = operator.page, operator.page.locator("#found").get_by_role("listitem")
+    state = page.locator("#delivery-filters").get_by_label("State")
+    await expect(state).to_have_value("failed")
+    assert await state.locator("option").all_inner_texts() == [
+        "Any", "waiting (pending)", "uploading", "failed", "delivered (ok)", "skipped",
+    ]  # fmt: skip
+    await page.locator("#deliveries-count").get_by_role("button", name="1 wait").click()
+    await expect(state).to_have_value("pending")
+    await expect(found).to_have_count(1)
+    await expect(found).to_contain_text("Page_3.json")
+    await shipments.fail_for_now(2)
+    await page.locator("#delivery-faults").get_by_role("button", name="source_not_found").click()
+    await expect(state).to_have_value("")
+    await expect(found).to_have_count(2)
+    await expect(found.filter(has_text="Page_5.json")).to_contain_text("Failed")
+    waiting = found.filter(has_text="Page_3.json")
+    await expect(waiting).to_contain_text(re.compile(r"Pending.*attempt 1 failed, the next one is at \d\d:\d\d"))
+    await expect(waiting.get_by_role("button", name="Redeliver")).to_have_count(0)
+    await page.locator("#delivery-filters").get_by_role("button", name="Clear").click()
+    await expect(state).to_have_value("failed")
     await shipments.reset()
 
 
@@ -403,7 +463,7 @@ async def test_it_can_be_read_by_everybody_and_anywhere(
         await expect(viewer.rows()).not_to_have_count(0)
         await _accessible(page)
         assert await page.evaluate("document.documentElement.scrollWidth") == width
-        await expect(page.locator("#undelivered")).to_contain_text("not at the source")
+        await expect(page.locator("#found")).to_contain_text("not at the source")
         assert [await page.evaluate(each) for each in (_CUT_OFF, _OVERFLOWING)] == [[], []]
         await page.screenshot(path=screenshots / f"overview-{device}-{scheme}.png")
         await page.locator("#deliveries").screenshot(path=screenshots / f"deliveries-{device}-{scheme}.png")

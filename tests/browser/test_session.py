@@ -10,6 +10,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from pydantic import SecretStr
 
 from app.domain.delivery import DeliveryState
+from app.domain.destination import Destination
+from app.domain.errors import DestinationNotFound
 from app.messages.clock import Clock
 from app.messages.connections import connect
 from app.monitor.heartbeats import Heartbeats
@@ -20,7 +22,10 @@ from tests.browser.conftest import OPERATOR, READER
 from tests.stack import Api, Deployment
 
 PAGES = Path(__file__).parents[2] / "app/web/dashboard"
-LOOKING = ("/jobs", "/dashboard/overview", "/metrics", "/destinations", "/accounts", "/audit")
+LOOKING = (
+    "/jobs", "/dashboard/overview", "/dashboard/destinations/4F2A6C19D0E7", "/metrics", "/destinations", "/accounts",
+    "/audit",
+)  # fmt: skip
 
 
 def sign_in(url: str, key: str = OPERATOR, view: str = "", **headers: str) -> requests.Response:
@@ -34,9 +39,14 @@ def status(url: str, session: str, method: str = "GET", **headers: str) -> int:
     ).status_code
 
 
-class NoDeliveries:
+class Nothing:
+    """Has no deliveries and no destinations."""
+
     async def counts(self) -> dict[DeliveryState, int]:
         return {}
+
+    async def get(self, account: int | None, destination: str) -> Destination:
+        raise DestinationNotFound(destination)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +206,8 @@ async def test_without_an_operators_key_the_page_says_what_to_set(redis_url: str
     clock = Clock()
     async with connect(redis_url) as redis:
         nobody = auth.Operator(SecretStr(""))
-        handlers = DashboardHandlers(History(redis, clock), Heartbeats(redis, clock), NoDeliveries(), clock, nobody)
+        history, heartbeats = History(redis, clock), Heartbeats(redis, clock)
+        handlers = DashboardHandlers(history, heartbeats, Nothing(), Nothing(), clock, nobody)
         app = web.Application()
         app.add_routes(handlers.routes())
         async with TestClient(TestServer(app)) as client:

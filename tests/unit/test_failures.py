@@ -74,6 +74,19 @@ async def test_the_accounts_that_failed_are_told_with_their_reasons_the_worst_fi
     assert (found.refused, found.others) == ({}, 0)
 
 
+async def test_a_delivery_that_was_given_up_is_counted_with_whose_it_was(redis: Redis) -> None:
+    mismatch, denied = Fault.SECRET_MISMATCH, Fault.WRITE_DENIED
+    await note(redis, ("a", mismatch), ("b", mismatch))
+    async with redis.pipeline(transaction=False) as pipe:
+        for owner, code in (("b", denied), ("b", denied), ("b", mismatch), ("c", SourceFault.CHANGED)):
+            await failures.note_undelivered(pipe, Clock().now(), code, owner)
+        await pipe.execute()
+    found = await History(redis, Clock()).failures(2)
+    b = Failing("b", {mismatch: 1}, undelivered={denied: 2, mismatch: 1})
+    assert found.accounts == [b, Failing("a", {mismatch: 1}), Failing("c", undelivered={SourceFault.CHANGED: 1})]
+    assert (b.count, found.refused) == (4, {})
+
+
 async def test_a_job_that_ends_twice_has_failed_once(redis: Redis) -> None:
     board, of = Board(redis, Clock(), jobs=1000, worker="w"), job("a", 1)
     async with board.writing():

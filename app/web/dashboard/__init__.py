@@ -12,9 +12,10 @@ from aiohttp import web
 from yarl import URL
 
 from app.domain.delivery import DeliveryState
-from app.domain.errors import InvalidParameters, ParameterFault, TooManyGuesses, Unavailable
-from app.domain.faults import Fault
-from app.domain.types import TYPES
+from app.domain.destination import Destination, timestamp
+from app.domain.errors import DestinationNotFound, InvalidParameters, ParameterFault, TooManyGuesses, Unavailable
+from app.domain.faults import Fault, Role
+from app.domain.types import SPECS, TYPES
 from app.messages.clock import Clock
 from app.monitor.failures import Failing, Failures
 from app.monitor.heartbeats import Heartbeats
@@ -34,7 +35,8 @@ from app.web.auth import (
 )
 from app.web.body import parameters_of
 from app.web.connections import in_time
-from app.web.dashboard.words import OF_FAULTS, WORDS
+from app.web.dashboard.words import OF_DELIVERIES, OF_FAULTS, WORDS
+from app.web.destinations import refuse_query
 from app.web.errors import answer
 
 MINUTES = 60
@@ -63,19 +65,33 @@ class DeliveryCounts(Protocol):
     async def counts(self) -> Mapping[DeliveryState, int]: ...
 
 
+class DestinationStore(Protocol):
+    """Where a destination is found, of any account where that is None."""
+
+    async def get(self, account: int | None, destination: str) -> Destination: ...
+
+
 class DashboardHandlers:
     """Anybody may have the sign-in page and the files; the rest is for the operator."""
 
     def __init__(
-        self, history: History, heartbeats: Heartbeats, deliveries: DeliveryCounts, clock: Clock, operator: Operator
+        self,
+        history: History,
+        heartbeats: Heartbeats,
+        deliveries: DeliveryCounts,
+        destinations: DestinationStore,
+        clock: Clock,
+        operator: Operator,
     ) -> None:
         self._history = history
         self._heartbeats = heartbeats
         self._deliveries = deliveries
+        self._destinations = destinations
         self._clock = clock
         self._operator = operator
         options = {
             "states": _options(JobState),
+            "delivery_states": _options(OF_DELIVERIES, OF_DELIVERIES, DeliveryState.FAILED),
             "types": _options(TYPES),
             "faults": _options(Fault, WORDS),
             "reasons": _options(OF_FAULTS, WORDS),
@@ -88,6 +104,7 @@ class DashboardHandlers:
         return [
             web.get("/dashboard", self.page),
             web.get("/dashboard/overview", self.overview),
+            web.get("/dashboard/destinations/{id}", self.destination),
             web.get("/dashboard/{name:dashboard\\.(?:css|js)}", self.file),
             web.post("/dashboard/session", self.sign_in),
             web.post("/dashboard/session/end", self.sign_out),
@@ -156,6 +173,24 @@ class DashboardHandlers:
             }
         )
 
+    async def destination(self, request: web.Request) -> web.Response:
+        """What a panel tells of the destination that its job or delivery was for, None where there is none (any more):
+        many a job has an id whose create was refused, and that is nothing to answer 404 to."""
+        require_operator(request, self._operator)
+        refuse_query(request)
+        try:
+            found = await self._destinations.get(None, request.match_info["id"])
+        except DestinationNotFound:
+            return answer({"request_info": {"success": True}, "destination": None})
+        shown = {
+            "name": found.name,
+            "type": found.type,
+            "bucket": found.parameters.get(SPECS[found.type].roles[Role.BUCKET]),
+            "host": (found.verification or {}).get("host"),
+            "failing_since": timestamp(found.failing_since) if found.failing_since else None,
+        }
+        return answer({"request_info": {"success": True}, "destination": shown})
+
     async def _delivered(self) -> dict[str, Any]:
         """How many deliveries are in which state, None where the database does not answer, and what was moved in each
         minute."""
@@ -197,13 +232,16 @@ def _failing(failures: Failures, most: int | None) -> dict[str, Any]:
 
 
 def _shown(failing: Failing) -> dict[str, Any]:
-    return {"account": failing.account, "failed": failing.failed, "refused": failing.refused}
+    counts = {"failed": failing.failed, "refused": failing.refused, "undelivered": failing.undelivered}
+    return {"account": failing.account, **counts}
 
 
-def _options(values: Iterable[str], words: Mapping[str, str] | None = None) -> str:
-    """An option for each of `values`, with its word beside it where there are `words`."""
-    shown = {value: f"{words[value]} ({value})" if words else value for value in values}
-    return "".join(f'<option value="{html.escape(each)}">{html.escape(shown[each])}</option>' for each in shown)
+def _options(values: Iterable[str], words: Mapping[str, str] | None = None, selected: str = "") -> str:
+    """An option for each of `values`, with its word beside it where there are `words` and it is another."""
+    shown = {value: f"{words[value]} ({value})" if words and words[value] != value else value for value in values}
+    chosen = {selected: " selected"}
+    options = ((html.escape(each), chosen.get(each, ""), html.escape(text)) for each, text in shown.items())
+    return "".join(f'<option value="{value}"{mark}>{text}</option>' for value, mark, text in options)
 
 
 def _html(text: str, status: int = 200) -> web.Response:

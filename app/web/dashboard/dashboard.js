@@ -5,7 +5,7 @@ const PATIENCE_MS = 8000;
 const AGAIN_MS = 2000;
 const LEFTOVERS_EVERY_MS = 15000;
 const ACT_MS = 60000; // What a button asks for may be held as long as a create.
-const FAILED_PAGE = 20;
+const FOUND_PAGE = 20;
 const SELDOM = 6; // How many jobs a minute at most are told by minute rather than by second.
 const FEW = 8; // How many entries of a list are shown before all of it is asked for.
 const ANNOUNCE_EVERY_MS = 8000;
@@ -208,7 +208,7 @@ function showFigures() {
     tile("Held requests", whole(held), "", "now, on all front ends"),
     tile("Workers", whole(workers.length), "", workers.length ? `now, ${running} of at most ${room} jobs` : "none is heard of", workers.length ? "" : "bad"),
     tile(pace, few(speeds.at(-1)), "", `this minute; ${whole(ended)} in the last hour`),
-    tile("Success rate", known(ended ? succeeded / ended : null, share), "", "last hour" + (ended ? `: ${whole(failed)} failed` + (unanswered ? `, ${whole(unanswered)} unanswered` : "") : ""), unanswered ? "warn" : ""),
+    tile("Success rate", known(ended ? succeeded / ended : null, share), "", "of verifications, last hour" + (ended ? `: ${whole(failed)} failed` + (unanswered ? `, ${whole(unanswered)} unanswered` : "") : ""), unanswered ? "warn" : ""),
     tile("Latency, p95", ...inUnits(p95), p50 === null ? "last hour" : `last hour: half within ${span(p50)}`),
   );
   byId("hour").hidden = !ended;
@@ -319,6 +319,14 @@ function showTypes(rates) {
   if (focused) byId("types").querySelector(`[data-type="${focused}"]`)?.focus();
 }
 
+// Have the list of deliveries show those that `by` tells, and go there.
+function findDeliveries(by) {
+  deliveryFilters.reset();
+  for (const [name, value] of Object.entries(by)) deliveryFilters.elements[name].value = value;
+  refilterDeliveries();
+  byId("found-title").scrollIntoView();
+}
+
 // Have the list of jobs show those that `by` tells, and go there.
 function showJobs(by) {
   filters.reset();
@@ -330,10 +338,10 @@ function showJobs(by) {
 
 const total = (counts) => Object.values(counts).reduce((sum, count) => sum + count, 0);
 
-function codes(counts, press) {
+function codes(counts, press, title = "Show these jobs") {
   const sum = total(counts);
   return ([code, count]) =>
-    el("li", {}, el("span", {}, press ? el("button", { class: "plain mono", "data-key": code, title: "Show these jobs", onclick: () => press(code) }, code) : el("span", { class: "mono" }, code),
+    el("li", {}, el("span", {}, press ? el("button", { class: "plain mono", "data-key": code, title, onclick: () => press(code) }, code) : el("span", { class: "mono" }, code),
       el("span", { class: "soft" }, ` ${WORDS[code] ?? ""}`)), el("span", { class: "number" }, whole(count)), bar(count / sum));
 }
 
@@ -344,12 +352,17 @@ function showFaults(faults) {
 function showFailing({ accounts, count, others }, refused) {
   byId("failing").hidden = !count && !others && !total(refused);
   byId("account-names").replaceChildren(...accounts.map((each) => el("option", { value: each.account })));
-  const most = Math.max(1, ...accounts.map((each) => total(each.failed) + total(each.refused)));
-  const item = ({ account, failed, refused: early }) => {
+  const sum = (each) => total(each.failed) + total(each.refused) + total(each.undelivered);
+  const most = Math.max(1, ...accounts.map(sum));
+  const why = (counts) => Object.entries(counts).sort((one, other) => other[1] - one[1]).slice(0, 3).map(([code, n]) => `${WORDS[code] ?? code} ${whole(n)}`).join(", ");
+  const item = (each) => {
+    const { account, failed, refused: early, undelivered } = each;
     const said = [total(failed) ? `${whole(total(failed))} failed` : "", total(early) ? `${whole(total(early))} refused` : ""].filter(Boolean).join(", ");
-    const why = Object.entries({ ...failed, ...early }).sort((one, other) => other[1] - one[1]).slice(0, 3);
+    const lost = total(undelivered) === 1 ? "1 delivery failed" : `${whole(total(undelivered))} deliveries failed`;
     return el("li", {}, el("button", { class: "plain", "data-key": account, title: "Show its jobs", onclick: () => showJobs(total(failed) ? { account, state: "failed" } : { account }) }, account), el("span", { class: "number" }, said),
-      el("span", { class: "soft whole" }, why.map(([code, n]) => `${WORDS[code] ?? code} ${whole(n)}`).join(", ")), bar((total(failed) + total(early)) / most));
+      said ? el("span", { class: "soft whole" }, why({ ...failed, ...early })) : "",
+      total(undelivered) ? el("span", { class: "soft whole" }, el("button", { class: "plain", "data-key": `deliveries ${account}`, title: "Show these deliveries", onclick: () => findDeliveries({ account }) }, lost), `: ${why(undelivered)}`) : "",
+      bar(sum(each) / most));
   };
   showList("accounts", accounts, item, "No account has failed in the last hour.", count, poll);
   if (others) byId("accounts").append(el("li", { class: "soft" }, `${whole(others)} more of accounts that are not counted one by one: see the jobs that failed.`));
@@ -524,13 +537,12 @@ function arrive() {
   }
 }
 
-/* The deliveries: what was moved, what is under way, and what failed. */
+/* The deliveries: what was moved, what is under way, and those that are looked for: what failed, if nobody chose. */
 
 const deliveryFilters = byId("delivery-filters");
 const underway = new Map(); // Delivery id -> {item, sent, at, speed}
-let failedCursor = null;
 let moving = null; // The delivery in the panel, while it is not over.
-let failedPages = 1; // How many pages of what failed are shown.
+let foundPages = 1; // How many pages of what the filters ask for are shown.
 
 async function showDeliveries() {
   const { counts, bytes: moved, ok, faults } = overview.deliveries;
@@ -538,12 +550,22 @@ async function showDeliveries() {
   byId("deliveries").hidden = !there;
   if (!there) return;
   const most = (n) => (n >= 10000 ? "10,000 or more" : whole(n));
-  byId("deliveries-count").textContent = counts ? `now: ${most(counts.uploading)} under way, ${most(counts.pending)} wait, ${most(counts.failed)} failed` : "The database does not answer.";
+  showCounts(counts ? { uploading: `${most(counts.uploading)} under way`, pending: `${most(counts.pending)} wait`, failed: `${most(counts.failed)} failed` } : null);
   showTraffic(moved, ok, faults);
-  const [busy, lost] = await Promise.all([get("/deliveries?state=uploading&limit=100"), failedDeliveries()]);
+  const [busy, found] = await Promise.all([get("/deliveries?state=uploading&limit=100"), findings()]);
   showUnderway(busy.deliveries, counts ? counts.uploading : 0);
-  showUndelivered(lost);
+  showFound(found);
   if (moving && shown === moving) await openDelivery(shown);
+}
+
+// How many are in each state, each a button that leads to them.
+function showCounts(said) {
+  const place = byId("deliveries-count");
+  if (place.textContent === (said ? `now: ${Object.values(said).join(", ")}` : "The database does not answer.")) return;
+  const focused = place.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+  const buttons = Object.entries(said ?? {}).flatMap(([state, text], i) => [i ? ", " : "now: ", el("button", { class: "plain", "data-key": state, title: "Show these deliveries", onclick: () => findDeliveries({ state }) }, text)]);
+  place.replaceChildren(...(said ? buttons : ["The database does not answer."]));
+  if (focused) place.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
 }
 
 function showTraffic(moved, ok, faults) {
@@ -552,13 +574,7 @@ function showTraffic(moved, ok, faults) {
   plot(byId("plot-bytes"), "Bytes a second", [{ name: "", values: speeds, look: "" }], (n) => (n ? bytes(n) : "0"), null,
     `${bytes(speeds.at(-1))} a second this minute, ${bytes(moved.reduce((sum, n) => sum + n, 0))} in the last hour`);
   plot(byId("plot-files"), "Files a minute", [{ name: "", values: ok, look: "good" }], few, null, `${whole(total(ok))} delivered in the last hour`);
-  const search = (fault) => {
-    deliveryFilters.reset();
-    deliveryFilters.elements.fault.value = fault;
-    refilterDeliveries();
-    byId("undelivered-title").scrollIntoView();
-  };
-  showList("delivery-faults", Object.entries(faults), codes(faults, search), "No attempt has failed in the last hour.");
+  showList("delivery-faults", Object.entries(faults), codes(faults, (fault) => findDeliveries({ state: "", fault }), "Show the deliveries that have it now"), "No attempt has failed in the last hour.");
 }
 
 const whose = (each) => [each.account_name ?? String(each.account), `destination ${each.destination}`, `${each.collection_id} / ${each.result_set_id}`].join(" · ");
@@ -604,14 +620,13 @@ function deliveriesFiltered() {
   return new URLSearchParams([...new FormData(deliveryFilters)].map(([name, value]) => [name, value.trim()]).filter(([, value]) => value));
 }
 
-// What failed, newest first: as many pages as were asked for. `refused` says why the filters ask for nothing.
-async function failedDeliveries() {
+// What the filters ask for, newest first: as many pages as were asked for. `refused` says why they ask for nothing.
+async function findings() {
   const found = { deliveries: [], next: null, refused: "" };
   try {
-    for (let page = 0; page < failedPages && (page === 0 || found.next); page++) {
+    for (let page = 0; page < foundPages && (page === 0 || found.next); page++) {
       const by = deliveriesFiltered();
-      by.set("state", "failed");
-      by.set("limit", FAILED_PAGE);
+      by.set("limit", FOUND_PAGE);
       if (found.next) by.set("cursor", found.next);
       const content = await get(`/deliveries?${by}`);
       found.deliveries.push(...content.deliveries);
@@ -624,16 +639,18 @@ async function failedDeliveries() {
   return found;
 }
 
-function showUndelivered({ deliveries, next, refused }) {
+function showFound({ deliveries, next, refused }) {
   byId("older-deliveries").hidden = !next;
-  const focused = byId("undelivered").contains(document.activeElement) ? document.activeElement.dataset.key : null;
-  byId("undelivered").replaceChildren(...deliveries.map((each) =>
+  const list = byId("found");
+  const focused = list.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+  const later = (each) => (each.status === "pending" && each.attempts && each.due_at ? el("span", { class: "soft" }, `attempt ${each.attempts} failed, the next one is at ${clock(Date.parse(each.due_at))}`) : "");
+  list.replaceChildren(...deliveries.map((each) =>
     el("li", {}, el("button", { class: "plain mono", "data-key": `open ${each.id}`, onclick: () => openDelivery(each.id) }, each.name), el("span", { class: "soft number" }, when(each.ended_at ?? each.changed_at)),
-      el("span", { class: "said" }, each.fault ? reason(each.fault) : "", el("span", {}, each.message ?? "")), redeliverButton(each),
+      el("span", { class: "said" }, el("span", {}, badge(each.status)), each.fault ? reason(each.fault) : "", el("span", {}, each.message ?? ""), later(each)), each.status === "failed" ? redeliverButton(each) : "",
       el("span", { class: "soft whole" }, whose(each)))));
-  const none = [...deliveriesFiltered()].length ? "No delivery that failed matches: change the filters, or clear them." : "Nothing has failed.";
-  if (!deliveries.length) byId("undelivered").append(el("li", { class: "empty" }, refused || none));
-  if (focused) byId("undelivered").querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+  const onlyFailed = deliveriesFiltered().toString() === "state=failed";
+  if (!deliveries.length) list.append(el("li", { class: "empty" }, refused || (onlyFailed ? "Nothing has failed." : "No delivery matches: change the filters, or clear them.")));
+  if (focused) list.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
 }
 
 function redeliverButton(each) {
@@ -675,15 +692,16 @@ function announce(text, look = "") {
 }
 
 function refilterDeliveries() {
-  failedPages = 1;
+  foundPages = 1;
   poll();
 }
 
 async function openDelivery(id) {
   await showInDialog(id, "Delivery", async () => {
     const { delivery } = await get(`/deliveries/${encodeURIComponent(id)}`);
+    const there = await destinationOf(delivery);
     moving = ["pending", "uploading"].includes(delivery.status) ? id : null;
-    const fact = (name, value, look = "") => (value || value === 0 ? el("div", { class: look }, el("dt", {}, name), el("dd", {}, value)) : null);
+    const fact = (name, value, look = "") => (value || value === 0 ? el("div", { class: look }, el("dt", {}, name), el("dd", {}, ...[value].flat())) : null);
     const code = (value) => value && el("code", {}, value);
     const at = (value) => value && new Date(value).toLocaleString("en-GB");
     const account = encodeURIComponent(delivery.account_name);
@@ -696,7 +714,8 @@ async function openDelivery(id) {
     const lately = delivery.message ?? words[delivery.status];
     return [el("div", { class: "id" }, badge(delivery.status), delivery.fault ? reason(delivery.fault) : ""), el("p", { class: `sentence ${look}` }, lately),
       delivery.status === "failed" ? el("p", { class: "buttons" }, redeliverButton(delivery), all) : null,
-      el("dl", { class: "facts" }, fact("File", code(delivery.name), "whole"), fact("Account", delivery.account_name), fact("Destination", code(delivery.destination)),
+      el("dl", { class: "facts" }, fact("File", code(delivery.name), "whole"), fact("Account", delivery.account_name), fact("Destination", [there ? `${there.name} ` : "", code(delivery.destination)]),
+        fact("Type", there?.type), fact("Bucket", code(there?.bucket)), fact("Host, as last verified", there?.host, "whole"), fact("The destination fails since", at(there?.failing_since)), fact("Code", code(delivery.fault)),
         fact("Collection", code(delivery.collection_id)), fact("Result set", String(delivery.result_set_id)), fact("Sent", `${bytes(delivery.sent)} of ${bytes(delivery.bytes)}`), fact("Attempts", String(delivery.attempts)),
         fact("Announced", at(delivery.created_at)), fact("Begun", at(delivery.began_at)), fact("Ended", at(delivery.ended_at)), fact("Next attempt", at(delivery.due_at)), fact("Worker", code(delivery.worker)),
         fact("Key", code(delivery.key), "whole"), fact("SHA-256", code(delivery.sha256), "whole"), fact("ETag", code(delivery.etag)), fact("Version", code(delivery.version_id)), fact("Request id at the store", code(delivery.request_id)))];
@@ -755,15 +774,27 @@ function steps(report) {
 async function open(id) {
   await showInDialog(id, "Job", async () => {
     const { job } = await get(`/jobs/${encodeURIComponent(id)}`);
+    const there = !UNDER_WAY.includes(job.state) && (await destinationOf(job));
     const state = job.report?.left_behind ? el("span", { class: "badge is-lost" }, "File left behind") : "";
-    return [el("div", { class: "id" }, badge(job.state), job.fault ? reason(job.fault) : "", state), sentence(job.report, job.state), verifyButton(job),
+    return [el("div", { class: "id" }, badge(job.state), job.fault ? reason(job.fault) : "", state), sentence(job.report, job.state), there ? verifyButton(job) : null,
       el("section", { "aria-label": "Timeline" }, el("h3", {}, "Timeline"), timeline(job)), job.report ? steps(job.report) : null, facts(job, job.report)];
   });
 }
 
+// What is known of the destination of a job or a delivery; null where there is none, or the database does not answer.
+async function destinationOf(each) {
+  if (!each.destination) return null;
+  try {
+    return (await get(`/dashboard/destinations/${each.destination}`)).destination;
+  } catch (error) {
+    if (error.answered) return null;
+    throw error;
+  }
+}
+
 // What there is to verify again is a destination, as it is now.
 function verifyButton(job) {
-  if (!job.destination || !job.account_name || UNDER_WAY.includes(job.state)) return null;
+  if (!job.account_name) return null;
   const path = `/destinations/${job.destination}/verify?account=${encodeURIComponent(job.account_name)}`;
   return el("p", { class: "buttons" }, actButton("Verify again", "verify", "Verify the destination as it is now", async () => {
     try {
@@ -771,7 +802,7 @@ function verifyButton(job) {
       await open(verification.job);
       return verification.message;
     } catch (error) {
-      if (error.status === 404) error.message = "There is no such destination: its create failed, or it was deleted since.";
+      if (error.status === 404) error.message = "The destination was deleted meanwhile.";
       throw error;
     }
   }));
@@ -844,7 +875,7 @@ for (const [form, change] of [[filters, refilter], [deliveryFilters, refilterDel
   form.addEventListener("reset", () => setTimeout(change));
 }
 byId("older-deliveries").addEventListener("click", () => {
-  failedPages += 1;
+  foundPages += 1;
   poll();
 });
 byId("older").addEventListener("click", () => load(cursor));

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from app.domain.delivery import SourceFault
+from app.domain.delivery import DeliveryState, SourceFault
 from app.domain.faults import Fault
 
 OF_FAULTS: Mapping[Fault | SourceFault, str] = {
@@ -47,6 +47,14 @@ OF_FAULTS: Mapping[Fault | SourceFault, str] = {
     SourceFault.NOT_FOUND: "not at the source",
     SourceFault.UNAVAILABLE: "source does not answer",
     SourceFault.CHANGED: "another file than announced",
+}
+
+OF_DELIVERIES: Mapping[str, str] = {
+    DeliveryState.PENDING: "waiting",
+    DeliveryState.UPLOADING: "uploading",
+    DeliveryState.FAILED: "failed",
+    DeliveryState.OK: "delivered",
+    DeliveryState.SKIPPED: "skipped",
 }
 
 OF_REFUSALS: Mapping[str, str] = {

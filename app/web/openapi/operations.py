@@ -48,7 +48,7 @@ Schema = dict[str, Any]
 PAGES = frozenset(
     {
         *("/", "/openapi.json", "/docs", "/docs.css", "/dashboard", "/dashboard/overview", "/dashboard/{name}"),
-        *("/dashboard/session", "/dashboard/session/end"),
+        *("/dashboard/destinations/{id}", "/dashboard/session", "/dashboard/session/end"),
     }
 )
 """What is served and is no call: the documentation itself, and the dashboard with what its page asks for."""
