@@ -269,7 +269,30 @@ def test_an_upgrade_in_the_order_of_the_document_loses_no_request(composed: Comp
     assert len(answers) == len(created) == apis[0].list().json["total_count"] > 10
 
 
-@pytest.mark.parametrize(("unit", "services"), [("api", APIS), ("worker", WORKERS)])
+DELIVERIES = ("deliveries-1", "deliveries-2")
+
+
+def test_the_documented_upgrade_replaces_every_process_of_ours() -> None:
+    document = (ROOT / "docs/operating.md").read_text()
+    (named,) = re.findall(r"for each in ([\w -]+); do docker compose up", document)
+    running = [
+        name
+        for name in SERVICES
+        if SERVICES[name].get("command", [""])[:2] in (["dropoff", "worker"], ["dropoff", "api"])
+    ]
+    assert sorted(named.split()) == sorted(running)
+    assert running and named.split()[-2:] == list(APIS)
+
+
+def test_the_units_are_where_the_steps_put_the_product() -> None:
+    (folder,) = re.findall(r"git clone … (\S+) && cd (?:\S+)", (ROOT / "docs/operating.md").read_text())
+    for unit in (ROOT / "deploy/systemd").iterdir():
+        paths = re.findall(r"[=:-](/[\w/.-]+)", unit.read_text())
+        assert paths
+        assert all(path.startswith(f"{folder}/") for path in paths), unit
+
+
+@pytest.mark.parametrize(("unit", "services"), [("api", APIS), ("worker", WORKERS), ("deliveries", DELIVERIES)])
 def test_the_units_start_what_compose_starts_with_the_same_secrets_and_time_to_end(
     tmp_path: Path, unit: str, services: tuple[str, ...]
 ) -> None:
@@ -277,7 +300,9 @@ def test_the_units_start_what_compose_starts_with_the_same_secrets_and_time_to_e
     lines = (ROOT / f"deploy/systemd/dropoff-{unit}@.service").read_text().splitlines()
     said = [line.split("=", 1) for line in lines if "=" in line and not line.startswith("#")]
     (command,) = [value for name, value in said if name == "ExecStart"]
-    assert command.rpartition("/")[2].split()[:2] == ["dropoff", unit]
+    words, given = command.rpartition("/")[2].split(), SERVICES[services[0]]["command"]
+    assert words[:2] == given[:2]
+    assert unit == "api" or words == given
     handed_on = {value.split(":")[0] for name, value in said if name == "LoadCredential"}
     assert handed_on == {path.name for path in secrets_of(services[0], tmp_path).iterdir()}
     assert ["TimeoutStopSec", SERVICES[services[0]]["stop_grace_period"].removesuffix("s")] in said
