@@ -120,11 +120,16 @@ class TestMetrics:
         assert did["dropoff_step_seconds_count", (("step", "delete"), kind)] == 1
         assert did["dropoff_faults_total", (("code", "secret_mismatch"), kind)] == 1
 
-    def test_count_what_may_not_be_called(self, customer: Api, metrics_port: int, good: dict[str, Any]) -> None:
+    def test_count_what_may_not_be_called(
+        self, deployment: Deployment, customer: Api, metrics_port: int, good: dict[str, Any]
+    ) -> None:
         before = of_worker(metrics_port)
         answer = customer.create({**good, "s3_endpoint": "https://169.254.169.254"})
         assert answer.error["code"] == "endpoint_not_allowed"
         assert grown(before, of_worker(metrics_port))["dropoff_egress_refusals_total", ()] == 1
+        (line,) = deployment.worker.events("egress refused")
+        assert (line["host"], line["setting"]) == ("169.254.169.254", "DROPOFF_EGRESS_ALLOW")
+        assert "DROPOFF" not in answer.text
 
     def test_show_what_waits_and_who_is_held(
         self, deployment: Deployment, operator: Api, customer: Api, good: dict[str, Any]
