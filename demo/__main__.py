@@ -22,6 +22,8 @@ from demo.seaweedfs import SeaweedFS
 BUCKET = "results"
 USUAL_PORT = 8080
 READY_SECONDS = 60
+OWN_NETWORK = {"DROPOFF_ALLOW_HTTP": "1", "DROPOFF_EGRESS_ALLOW": "127.0.0.0/8"}
+"""Without which an address of this machine, or of http, is refused."""
 
 
 def main() -> int:
@@ -31,6 +33,7 @@ def main() -> int:
     began = time.monotonic()
     try:
         say("Starting an object store that checks signatures, and Dropoff …")
+        say("The store is on this machine: " + " ".join(f"{name}={value}" for name, value in OWN_NETWORK.items()))
         with SeaweedFS(buckets=(BUCKET,)) as store, Dropoff(data) as dropoff:
             say(f"Both answer after {time.monotonic() - began:.1f} seconds.\n")
             show(store, dropoff)
@@ -52,6 +55,7 @@ class Dropoff:
     def __init__(self, data: Path) -> None:
         port = usual_or_free_port()
         self.url = f"http://{HOST}:{port}"
+        self.data = data
         self.log = data / "log"
         self.source = data / "source"
         self.source.mkdir()
@@ -59,8 +63,7 @@ class Dropoff:
         # The store is on this machine and has no certificate, which is refused unless an operator allows it.
         self._environment = {
             **os.environ,
-            "DROPOFF_ALLOW_HTTP": "true",
-            "DROPOFF_EGRESS_ALLOW": "127.0.0.0/8",
+            **OWN_NETWORK,
             "DROPOFF_SOURCE": f"file://{self.source}",
         }
 
@@ -133,6 +136,8 @@ def show(store: SeaweedFS, dropoff: "Dropoff") -> None:
     say(f"\ncurl '{url}/destinations?api_key=demo'")
     say(f"\nThe dashboard is at {url}/dashboard, and opens with the operator's key {operator_key}")
     say(f"The calls are at {url}/docs")
+    say("\nIn another terminal, for dropoff status, dropoff accounts list and the like:")
+    say(f"export DROPOFF_DATA={dropoff.data} DROPOFF_URL={url} DROPOFF_OPERATOR_KEY={operator_key}")
 
 
 def create(url: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:

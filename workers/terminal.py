@@ -16,6 +16,7 @@ import structlog
 from app.domain import prefix
 from app.domain.deletes import DeletePolicy
 from app.domain.errors import InvalidParameters, ParameterFault
+from app.domain.faults import Fault
 from app.domain.types import SPECS, parse
 from app.domain.types.base import Spec
 from app.domain.verification import Report
@@ -66,6 +67,11 @@ def _run(as_json: bool, **given: str | None) -> NoReturn:
         log.exception("verification broke")
         sys.exit(BROKEN)
     click.echo(json.dumps(report.as_answer(), ensure_ascii=False, indent=2) if as_json else report.as_text())
+    if report.code in (Fault.ENDPOINT_NOT_ALLOWED, Fault.HOST_NOT_FOUND):
+        _hint(
+            "if this store is in a network of yours, name that in DROPOFF_EGRESS_ALLOW, as 10.20.30.0/24, here and for "
+            "every worker"
+        )
     sys.exit(PASSED if report.ok else REFUSED)
 
 
@@ -87,6 +93,10 @@ def _spec(given: Mapping[str, str | None], settings: Settings) -> Spec:
             return parse(whole, allow_http=settings.allow_http)
         except InvalidParameters as error:
             missing = [each.parameter for each in error.faults if each.code == "missing_parameter"]
+            if not settings.allow_http and (whole.get("s3_endpoint") or "").strip().lower().startswith("http://"):
+                _hint(
+                    "for a store in a network of yours, DROPOFF_ALLOW_HTTP=1 takes http://, here and on API processes"
+                )
             if len(missing) < len(error.faults) or not credentials.issuperset(missing) or not sys.stdin.isatty():
                 _fail(*(_advice(fault, credentials) for fault in error.faults))
         for name in missing:
@@ -113,6 +123,11 @@ async def _verified(spec: Spec, key: str, settings: Settings) -> Report:
             await provider_for(spec), spec, key,
             timeout=settings.verify_seconds, job=job, lenient=lenient, multipart=settings.delivers,
         )  # fmt: skip
+
+
+def _hint(message: str) -> None:
+    """Tell the operator which setting is meant, which a customer is not told."""
+    click.echo(f"dropoff verify: {message}; docs/operating.md, A store in your own network", err=True)
 
 
 def _fail(*messages: str) -> NoReturn:

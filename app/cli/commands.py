@@ -43,6 +43,18 @@ def _settings() -> "Settings":
         fail(str(error))
 
 
+def _database_settings() -> "Settings":
+    """For a command that asks no service; ends this process where one is named and no database is, since the one in
+    this folder is hardly meant."""
+    settings = _settings()
+    if os.environ.get("DROPOFF_URL") and not settings.model_fields_set & {"data", "database_url"}:
+        fail(
+            "this command works on the database and cannot ask the service at DROPOFF_URL: run it beside the service, "
+            "with DROPOFF_DATABASE_URL or DROPOFF_DATA (`dropoff accounts`, `destinations` and `audit` ask the service)"
+        )
+    return settings
+
+
 def _whole_settings() -> "Settings":
     """With what `api` and `worker` do not start without; `up` makes these itself."""
     settings = _with_redis(_settings())
@@ -164,7 +176,7 @@ def healthcheck(port: int, pid: int) -> None:
 
 @main.group()
 def keys() -> None:
-    """API keys."""
+    """API keys, in the database; `accounts make-key`, `keys` and `revoke-key` also ask a running service."""
 
 
 @keys.command("create")
@@ -173,7 +185,7 @@ def create_key(account: str) -> None:
     """Make a key for ACCOUNT (made where there is none yet) and print it; it cannot be shown again."""
     from app.cli import administration
 
-    administration.create_key(_settings(), account)
+    administration.create_key(_database_settings(), account)
 
 
 @keys.command("list")
@@ -181,7 +193,7 @@ def list_keys() -> None:
     """Print the id, the account and the time of creation of every key; never a key."""
     from app.cli import administration
 
-    administration.list_keys(_settings())
+    administration.list_keys(_database_settings())
 
 
 @keys.command("revoke")
@@ -190,12 +202,12 @@ def revoke_key(key_id: str) -> None:
     """Let the key with this id (see `keys list`) open nothing any more, at once and on every process."""
     from app.cli import administration
 
-    administration.revoke_key(_settings(), key_id)
+    administration.revoke_key(_database_settings(), key_id)
 
 
 @main.group("leftovers")
 def leftovers_group() -> None:
-    """Test files that may have been left behind."""
+    """Test files that may have been left behind, in the database."""
 
 
 @leftovers_group.command("list")
@@ -203,7 +215,7 @@ def list_leftovers() -> None:
     """Print every file on record: its id, account, state, reason, and where it may be."""
     from app.cli import administration
 
-    administration.list_leftovers(_settings())
+    administration.list_leftovers(_database_settings())
 
 
 @leftovers_group.command("retry")
@@ -212,7 +224,7 @@ def retry_leftover(leftover: str) -> None:
     """Have the file with this id (see `leftovers list`) deleted again, for 24 hours from now on."""
     from app.cli import administration
 
-    administration.retry_leftover(_settings(), leftover)
+    administration.retry_leftover(_database_settings(), leftover)
 
 
 @leftovers_group.command("forget")
@@ -221,12 +233,12 @@ def forget_leftover(leftover: str) -> None:
     """Take the file with this id off the record: it is gone, or nobody wants to know of it."""
     from app.cli import administration
 
-    administration.forget_leftover(_settings(), leftover)
+    administration.forget_leftover(_database_settings(), leftover)
 
 
 @main.group("notifications")
 def notifications_group() -> None:
-    """Events that the platform was not told of yet, or not at all."""
+    """Events that the platform was not told of yet, or not at all, in the database."""
 
 
 @notifications_group.command("list")
@@ -234,7 +246,7 @@ def list_notifications() -> None:
     """Print every event that waits or was given up: its id, type, state, and why it was not taken."""
     from app.cli import administration
 
-    administration.list_notifications(_settings())
+    administration.list_notifications(_database_settings())
 
 
 @notifications_group.command("retry")
@@ -243,7 +255,7 @@ def retry_notification(notification: str | None) -> None:
     """Have all events that were given up, or the one with this id (see `notifications list`), told again."""
     from app.cli import administration
 
-    administration.retry_notifications(_settings(), notification)
+    administration.retry_notifications(_database_settings(), notification)
 
 
 @notifications_group.command("forget")
@@ -252,7 +264,7 @@ def forget_notification(notification: str) -> None:
     """Take the event with this id off the record, so that those behind it are told."""
     from app.cli import administration
 
-    administration.forget_notification(_settings(), notification)
+    administration.forget_notification(_database_settings(), notification)
 
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -486,4 +498,4 @@ def rotate(batch: int) -> None:
     """Seal all credentials anew with the first of DROPOFF_SECRET_KEYS, while the service runs."""
     from app.cli import administration
 
-    administration.rotate(_settings(), batch)
+    administration.rotate(_database_settings(), batch)

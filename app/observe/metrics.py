@@ -58,6 +58,9 @@ DELIVERIES = Histogram(
     buckets=(*_SECONDS, 120, 300, 600, 1800, 3600),
 )
 DELIVERED_BYTES = Counter("dropoff_delivered_bytes", "Bytes of files that were delivered.", ["type"])
+UNENDED_DELIVERIES = Gauge(
+    "dropoff_deliveries", "Deliveries that have not ended, by state: pending or uploading.", ["state"]
+)
 LEFTOVERS = Gauge(
     "dropoff_leftovers",
     "Test files on record that may have been left behind, by what is done about them: waiting or kept.",

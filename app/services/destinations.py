@@ -96,6 +96,7 @@ class Destinations:
         Raises InvalidParameters, TooManyVerifications, VerificationFailed, DestinationLimitReached, Unavailable and
         VerificationTimedOut; after each of them nothing is stored. OutcomeUnknown alone leaves that open.
         """
+        self._tell_of_http(body)
         wanted = parse_create(body, allow_http=self._allow_http)
         if may_exist:
             with contextlib.suppress(DestinationNotFound):
@@ -133,6 +134,7 @@ class Destinations:
         """
         current, sealed = await self._store.with_credentials(account, destination)
         credentials = self._credentials(current, sealed)
+        self._tell_of_http({**current.parameters, **body})
         wanted = parse_update(current, credentials, body, allow_http=self._allow_http)
         report = (
             await self._verified(
@@ -171,6 +173,7 @@ class Destinations:
 
         Raises InvalidParameters, TooManyVerifications, Unavailable and VerificationTimedOut.
         """
+        self._tell_of_http(body)
         spec = parse_create(body, allow_http=self._allow_http).spec
         return await self._report(account, await self._store.standing(account), spec)
 
@@ -189,12 +192,18 @@ class Destinations:
                 f"/destinations/{current.id}."
             )
         whole = {"type": current.type, **current.parameters, **credentials}
+        self._tell_of_http(whole)
         spec = parse(whole, allow_http=self._allow_http)
         standing = await self._store.standing(account)
         report = await self._report(account, standing, spec, current.id, current.known_location(spec))
         await self._store.verified(account, current.id, report, datetime.now(UTC), expected_version=current.version)
         log.info("destination verified", destination=current.id, type=current.type, ok=report.ok, code=report.code)
         return report
+
+    def _tell_of_http(self, body: Mapping[str, Any]) -> None:
+        """Log that an address of http is about to be refused; the customer is not told which setting would take it."""
+        if not self._allow_http and any(str(value).strip().lower().startswith("http://") for value in body.values()):
+            log.info("endpoint of http refused", setting="DROPOFF_ALLOW_HTTP")
 
     def key_guide(self, parameters: Mapping[str, Any]) -> KeyGuide:
         """How to make a key for the bucket that `parameters`, without credentials, name. Raises InvalidParameters."""

@@ -69,8 +69,7 @@ async def open_engine(url: str, *, patient: bool = False) -> AsyncIterator[Async
     statement take its time, as a migration of large tables does."""
     if url.startswith("sqlite"):
         engine = Database(create_async_engine(url, hide_parameters=True).sync_engine)
-        if file := engine.url.database:
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
+        if engine.url.database:
             engine.sqlite = SQLite(engine.url)
         event.listen(engine.sync_engine, "connect", prepare)
     else:
@@ -211,7 +210,10 @@ def _is_outage(error: exc.DBAPIError) -> bool:
 
 async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
     """Bring the schema to `revision`, this release's by default; does nothing where it is there already. All of it in
-    one transaction; two at once go one after the other."""
+    one transaction; two at once go one after the other. A file of SQLite, and its folder, are made where they are not
+    there."""
+    if file := _file(engine):
+        file.parent.mkdir(parents=True, exist_ok=True)
     async with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             await connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
@@ -252,9 +254,19 @@ def _revision(connection: Connection) -> str | None:
     return connection.scalar(select(_ALEMBIC.c.version_num))
 
 
+def _file(engine: AsyncEngine) -> Path | None:
+    """Where a database of SQLite is; None for PostgreSQL."""
+    return Path(engine.url.database) if engine.dialect.name == "sqlite" and engine.url.database else None
+
+
 async def require_schema(engine: AsyncEngine) -> None:
     """Raise SchemaMismatch, with what to do, unless the schema is this release's."""
     head = _head()
+    # To connect would be to make it.
+    if (file := _file(engine)) and not file.exists():
+        raise SchemaMismatch(
+            f"there is no database at {file}: `dropoff migrate` makes one; DROPOFF_DATABASE_URL says where"
+        )
     async with engine.connect() as connection:
         found = await connection.run_sync(_revision)
     if found != head:

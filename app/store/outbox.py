@@ -106,6 +106,15 @@ class Outbox(Transactions):
         count = select(func.count()).select_from(DeliveryRow).where(DeliveryRow.state == DeliveryState.UPLOADING)
         return await self.read(lambda connection: connection.scalar(count) or 0)
 
+    async def unended(self) -> dict[DeliveryState, int]:
+        """How many have not ended, by state."""
+        states = (DeliveryState.PENDING, DeliveryState.UPLOADING)
+        counted = (
+            select(DeliveryRow.state, func.count()).where(DeliveryRow.state.in_(states)).group_by(DeliveryRow.state)
+        )
+        found = await self.read(lambda connection: {row[0]: row[1] for row in connection.execute(counted)})
+        return {state: found.get(state, 0) for state in states}
+
     async def settle(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Note what became of dispatches, in order, and return those that were noted: one whose delivery another
         dispatch has by now says nothing any more."""

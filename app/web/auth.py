@@ -31,6 +31,10 @@ log = structlog.get_logger()
 _MESSAGE = (
     "No account has this API key: send a valid one as Authorization: Bearer KEY, or as api_key on the query string."
 )
+_NO_KEY = (
+    "No API key was found in this request: send it as Authorization: Bearer KEY, with the word Bearer, or as api_key "
+    "on the query string."
+)
 _OPERATORS = "This is the operator's key, and a customer's call: make it with a key of the account that is meant."
 _READ_ONLY = "This is the operator's read-only key: it looks at everything and changes nothing."
 SESSION = "dropoff_operator"
@@ -54,8 +58,8 @@ def key_of(request: web.Request) -> str:
 
 
 async def account_of(request: web.Request, accounts: Accounts, operator: "Operator") -> int:
-    """The caller's account. Raises Unauthorized for no key and for a wrong one, in the same words; it says so where the
-    key is the operator's, and ReadOnlyKey is raised for the one that changes nothing."""
+    """The caller's account. Raises Unauthorized, which says whether there was no key, a wrong one or the operator's,
+    and ReadOnlyKey for the one of the operator's that changes nothing."""
     key = key_of(request)
     owner = await accounts.owner_of(key) if key else None
     if owner is None:
@@ -71,7 +75,9 @@ def told(owner: Owner) -> int:
 
 
 def _no_accounts(key: str, request: web.Request, operator: "Operator") -> DropoffError:
-    """Why `key` is refused where an account's is wanted."""
+    """Why `key`, empty where there was none, is refused where an account's is wanted."""
+    if not key:
+        return Unauthorized(_NO_KEY)
     access = operator.access_of_stray(key)
     if access is Access.READ and request.method not in _LOOKING:
         return ReadOnlyKey(_READ_ONLY)
@@ -292,7 +298,7 @@ async def customer_or_operator(
         return Caller(told(owner))
     access = operator.access_of_stray(key) if key else _session_may(request, operator, button=button)
     if not access:
-        raise Unauthorized(_MESSAGE)
+        raise Unauthorized(_MESSAGE if key else _NO_KEY)
     if access is Access.READ and request.method not in _LOOKING:
         raise ReadOnlyKey(_READ_ONLY)
     _sign(AuthorKind.OPERATOR)

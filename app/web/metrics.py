@@ -1,6 +1,6 @@
 """What Prometheus asks this process for, and the counting of its requests."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -8,6 +8,7 @@ import redis.exceptions
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 
+from app.domain.delivery import DeliveryState
 from app.domain.errors import Unavailable
 from app.domain.leftover import LeftoverState
 from app.domain.notification import NotificationState
@@ -15,6 +16,7 @@ from app.monitor.heartbeats import Heartbeats
 from app.observe import metrics
 from app.store.leftovers import Leftovers
 from app.store.notifications import Notifications
+from app.store.outbox import Outbox
 from app.web.auth import Operator, require_operator
 
 
@@ -22,9 +24,15 @@ class MetricsHandler:
     """`GET /metrics`, for the operator's key."""
 
     def __init__(
-        self, heartbeats: Heartbeats, leftovers: Leftovers, notifications: Notifications, operator: Operator
+        self,
+        heartbeats: Heartbeats,
+        outbox: Outbox,
+        leftovers: Leftovers,
+        notifications: Notifications,
+        operator: Operator,
     ) -> None:
         self._heartbeats = heartbeats
+        self._outbox = outbox
         self._leftovers = leftovers
         self._notifications = notifications
         self._operator = operator
@@ -40,12 +48,14 @@ class MetricsHandler:
             metrics.QUEUED.set(float("nan"))
             metrics.WORKERS.set(float("nan"))
             metrics.DELIVERY_WORKERS.set(float("nan"))
+        unended = (DeliveryState.PENDING, DeliveryState.UPLOADING)
+        await _set_counts(metrics.UNENDED_DELIVERIES, unended, self._outbox.unended())
         await _set_counts(metrics.LEFTOVERS, LeftoverState, self._leftovers.counts())
         await _set_counts(metrics.NOTIFICATIONS, NotificationState, self._notifications.counts())
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-async def _set_counts(gauge: Gauge, states: type[StrEnum], counting: Awaitable[Mapping[Any, int]]) -> None:
+async def _set_counts(gauge: Gauge, states: Iterable[StrEnum], counting: Awaitable[Mapping[Any, int]]) -> None:
     """How many there are in each state; not a number while the database does not answer."""
     try:
         counts: Mapping[Any, float] = await counting

@@ -139,7 +139,9 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
         tasks.append(await _running(stack, outages.looking))
         app.add_routes(HealthHandlers(health, (*tasks, feed.reader), operator).routes())
         app.add_routes(LeftoverHandlers(leftovers, accounts, operator).routes())
-        app.router.add_get("/metrics", MetricsHandler(heartbeats, leftovers, notifications, operator).get)
+        app.router.add_get(
+            "/metrics", MetricsHandler(heartbeats, Outbox(engine), leftovers, notifications, operator).get
+        )
         app.add_routes(DashboardHandlers(history, heartbeats, result_sets, repository, clock, operator).routes())
         app.add_routes(page.routes())
         yield app

@@ -3,6 +3,7 @@
 import json
 import shlex
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -36,6 +37,15 @@ def test_the_demo_refuses_accepts_and_ends(tmp_path: Path) -> None:
             line for line in demo.log.splitlines() if line.startswith(f"The dashboard is at {url}/dashboard")
         ]
         assert Api(url, dashboard.rpartition(" ")[2]).call("GET", "/jobs").status == 200
+        assert "DROPOFF_ALLOW_HTTP=1 DROPOFF_EGRESS_ALLOW=127.0.0.0/8" in demo.log
+        (exports,) = [line for line in demo.log.splitlines() if line.startswith("export ")]
+        named = dict(word.split("=", 1) for word in shlex.split(exports)[1:])
+        for command in (("status",), ("accounts", "list"), ("keys", "list")):
+            done = subprocess.run(
+                [sys.executable, "-m", "app.cli", *command], env=clean_environment(**named),
+                capture_output=True, text=True, check=False, timeout=60,
+            )  # fmt: skip
+            assert (done.returncode, done.stderr) == (0, ""), command
         demo.signal(signal.SIGINT)
         assert demo.popen
         assert demo.popen.wait(60) == 0

@@ -6,6 +6,7 @@ alone are replaced by addresses of loopback.
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from redis import Redis
 from app.cli.up import redis_binary
 from app.messages.keys import QUEUE
 from app.settings import Settings
+from app.web.body import BODY_LIMIT, RESULT_SET_LIMIT
 from tests.documents import ROOT
 from tests.servers.postgres import Postgres
 from tests.stack import Answer, Api, Deployment, Process, clean_environment, until
@@ -267,7 +269,30 @@ def test_an_upgrade_in_the_order_of_the_document_loses_no_request(composed: Comp
     assert len(answers) == len(created) == apis[0].list().json["total_count"] > 10
 
 
-@pytest.mark.parametrize(("unit", "services"), [("api", APIS), ("worker", WORKERS)])
+DELIVERIES = ("deliveries-1", "deliveries-2")
+
+
+def test_the_documented_upgrade_replaces_every_process_of_ours() -> None:
+    document = (ROOT / "docs/operating.md").read_text()
+    (named,) = re.findall(r"for each in ([\w -]+); do docker compose up", document)
+    running = [
+        name
+        for name in SERVICES
+        if SERVICES[name].get("command", [""])[:2] in (["dropoff", "worker"], ["dropoff", "api"])
+    ]
+    assert sorted(named.split()) == sorted(running)
+    assert running and named.split()[-2:] == list(APIS)
+
+
+def test_the_units_are_where_the_steps_put_the_product() -> None:
+    (folder,) = re.findall(r"git clone … (\S+) && cd (?:\S+)", (ROOT / "docs/operating.md").read_text())
+    for unit in (ROOT / "deploy/systemd").iterdir():
+        paths = re.findall(r"[=:-](/[\w/.-]+)", unit.read_text())
+        assert paths
+        assert all(path.startswith(f"{folder}/") for path in paths), unit
+
+
+@pytest.mark.parametrize(("unit", "services"), [("api", APIS), ("worker", WORKERS), ("deliveries", DELIVERIES)])
 def test_the_units_start_what_compose_starts_with_the_same_secrets_and_time_to_end(
     tmp_path: Path, unit: str, services: tuple[str, ...]
 ) -> None:
@@ -275,7 +300,32 @@ def test_the_units_start_what_compose_starts_with_the_same_secrets_and_time_to_e
     lines = (ROOT / f"deploy/systemd/dropoff-{unit}@.service").read_text().splitlines()
     said = [line.split("=", 1) for line in lines if "=" in line and not line.startswith("#")]
     (command,) = [value for name, value in said if name == "ExecStart"]
-    assert command.rpartition("/")[2].split()[:2] == ["dropoff", unit]
+    words, given = command.rpartition("/")[2].split(), SERVICES[services[0]]["command"]
+    assert words[:2] == given[:2]
+    assert unit == "api" or words == given
     handed_on = {value.split(":")[0] for name, value in said if name == "LoadCredential"}
     assert handed_on == {path.name for path in secrets_of(services[0], tmp_path).iterdir()}
     assert ["TimeoutStopSec", SERVICES[services[0]]["stop_grace_period"].removesuffix("s")] in said
+
+
+def directives(path: str) -> list[tuple[str, ...]]:
+    """The words of each line of a proxy's configuration, without comments, quotes and what ends a line."""
+    lines = (line.strip().rstrip(";{").split() for line in (ROOT / path).read_text().splitlines())
+    return [tuple(word.strip("'\"") for word in words) for words in lines if words and not words[0].startswith("#")]
+
+
+@pytest.mark.parametrize(("proxy", "name"), [("nginx.conf", "client_max_body_size"), ("Caddyfile", "max_size")])
+def test_a_proxy_lets_through_what_is_taken_and_no_more(proxy: str, name: str) -> None:
+    (given,) = [size for first, *rest in directives(f"deploy/{proxy}") if first == name for size in rest]
+    # nginx has no other units than binary ones; of Caddy's, KB and MB are decimal.
+    units = {"k": 1 << 10, "m": 1 << 20} if proxy == "nginx.conf" else {"KB": 1000, "MiB": 1 << 20}
+    number, unit = re.fullmatch(r"(\d+)(\w+)", given).groups()  # type: ignore[union-attr]
+    assert int(number) * units[unit] == max(RESULT_SET_LIMIT, BODY_LIMIT)
+
+
+def test_nginx_says_by_which_scheme_it_was_asked_whatever_the_path() -> None:
+    """A location that sets a header of its own has none of those above it."""
+    text = (ROOT / "deploy/nginx.conf").read_text()
+    headers = [words[1:] for words in directives("deploy/nginx.conf") if words[0] == "proxy_set_header"]
+    assert ("X-Forwarded-Proto", "$scheme") in headers
+    assert all("proxy_set_header" not in block for block in re.findall(r"location [^{]*{(.*?)}", text, re.DOTALL))

@@ -126,3 +126,13 @@ def test_the_readmes_examples_run(
 def test_the_readme_shows_every_language() -> None:
     shown = [block.language for block in blocks("README.md") if block.language in LANGUAGES]
     assert sorted(set(shown)) == sorted(LANGUAGES)
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+)
+def test_an_address_with_a_query_is_quoted_in_a_command(document: str) -> None:
+    """Some shells take an unquoted ? for a pattern, and each takes an & for the end of the command."""
+    commands = [line for line in (ROOT / document).read_text().replace("\\\n", " ").splitlines() if "curl " in line]
+    unquoted = [line for line in commands if re.search(r"""(?<!["'])(?:https?://|\$DROPOFF_URL)[^\s"']*\?""", line)]
+    assert unquoted == []

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.domain.faults import Fault
 from app.monitor.heartbeats import ALIVE_SECONDS
 from app.observe import metrics
 from app.web.health import KEPT_SECONDS
@@ -118,11 +120,16 @@ class TestMetrics:
         assert did["dropoff_step_seconds_count", (("step", "delete"), kind)] == 1
         assert did["dropoff_faults_total", (("code", "secret_mismatch"), kind)] == 1
 
-    def test_count_what_may_not_be_called(self, customer: Api, metrics_port: int, good: dict[str, Any]) -> None:
+    def test_count_what_may_not_be_called(
+        self, deployment: Deployment, customer: Api, metrics_port: int, good: dict[str, Any]
+    ) -> None:
         before = of_worker(metrics_port)
         answer = customer.create({**good, "s3_endpoint": "https://169.254.169.254"})
         assert answer.error["code"] == "endpoint_not_allowed"
         assert grown(before, of_worker(metrics_port))["dropoff_egress_refusals_total", ()] == 1
+        (line,) = deployment.worker.events("egress refused")
+        assert (line["host"], line["setting"]) == ("169.254.169.254", "DROPOFF_EGRESS_ALLOW")
+        assert "DROPOFF" not in answer.text
 
     def test_show_what_waits_and_who_is_held(
         self, deployment: Deployment, operator: Api, customer: Api, good: dict[str, Any]
@@ -151,6 +158,7 @@ class TestMetrics:
             told = of_api(operator)
             assert str(told["dropoff_queue_depth", ()]) == "nan"
             assert str(told["dropoff_workers_alive", ()]) == "nan"
+            assert [told["dropoff_deliveries", (("state", each),)] for each in ("pending", "uploading")] == [0, 0]
             assert grown(before, told)
         finally:
             deployment.start_redis()
@@ -227,6 +235,31 @@ def test_what_watches_asks_for_metrics_that_there_are(name: str) -> None:
     there = {name for each in vars(metrics).values() if isinstance(each, MetricWrapperBase) for name in _names(each)}
     assert asked
     assert asked <= there
+
+
+def test_every_metric_and_every_alert_is_documented() -> None:
+    document = (MONITORING.parent / "operating.md").read_text()
+    rows = [line.split("|")[1] for line in document.splitlines() if line.startswith("| `")]
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    for each in vars(metrics).values():
+        if isinstance(each, MetricWrapperBase):
+            (family,) = each.describe()
+            assert family.name + ("_total" if family.type == "counter" else "") in told
+    alerts = re.findall(r"- alert: (\w+)", (MONITORING / "alerts.yml").read_text())
+    assert len(alerts) > 20
+    assert set(alerts) <= told
+
+
+@pytest.mark.parametrize("metric", ["dropoff_workers_alive", "dropoff_delivery_workers_alive"])
+def test_an_alert_says_that_no_worker_of_a_kind_is_there(metric: str) -> None:
+    (group,) = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]
+    assert any(f"max({metric}) == 0" in rule["expr"] and "for" in rule for rule in group["rules"])
+
+
+def test_an_alert_counts_faults_that_there_are() -> None:
+    text = (MONITORING / "alerts.yml").read_text()
+    for matched in re.findall(r'(?:code|outcome)=~?"([^"]+)"', text):
+        assert set(matched.split("|")) <= {*Fault, "refused", "source_.*"}, matched
 
 
 def _names(metric: Any) -> set[str]:

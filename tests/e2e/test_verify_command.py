@@ -163,8 +163,10 @@ def test_a_setting_that_makes_no_sense_is_named(variable: str, right: dict[str, 
 def test_the_guard_holds_here_too(right: dict[str, str]) -> None:
     done = run(command(right), {**environment(right), "DROPOFF_EGRESS_ALLOW": ""})
     assert (done.returncode, done.stdout.splitlines()[0].split()[1]) == (1, "endpoint_not_allowed")
+    assert "DROPOFF_EGRESS_ALLOW" in done.stderr and "DROPOFF_EGRESS_ALLOW" not in done.stdout
     done = run(command(right), {**environment(right), "DROPOFF_ALLOW_HTTP": "no"})
     assert (done.returncode, "s3_endpoint must begin with https://" in done.stderr) == (2, True)
+    assert "DROPOFF_ALLOW_HTTP" in done.stderr
 
 
 def test_no_secret_is_in_the_arguments_of_the_process_and_an_interrupt_names_the_file() -> None:

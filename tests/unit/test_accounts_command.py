@@ -326,3 +326,49 @@ def test_every_command_that_changes_something_leaves_one_entry_or_has_a_reason_n
         assert (entry["action"], entry["author"], entry["request"]) == (action, "command", None), command
         assert (entry["object"] and about == "*") or entry["object"] == about, command
         assert secret not in json.dumps(entry)
+
+
+ON_THE_DATABASE = (
+    ("keys", "list"), ("keys", "create", "a"), ("keys", "revoke", "1"),
+    ("leftovers", "list"), ("leftovers", "retry", "1"), ("leftovers", "forget", "1"),
+    ("notifications", "list"), ("notifications", "retry"), ("notifications", "forget", "1"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ON_THE_DATABASE, ids=" ".join)
+def test_a_command_on_the_database_says_so_where_a_service_is_named(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DROPOFF_DATA", "DROPOFF_DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DROPOFF_URL", "https://dropoff.example")
+    monkeypatch.setenv("DROPOFF_OPERATOR_KEY", OPERATOR)
+    monkeypatch.chdir(tmp_path)
+    assert "works on the database" in refused(*command)
+    # Whoever names a database means it.
+    monkeypatch.setenv("DROPOFF_DATA", str(tmp_path / "data"))
+    assert "there is no database at" in refused(*command)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("accounts", "list"),
+        ("destinations", "list"),
+        ("audit",),
+        ("migrate", "--check"),
+        ("secrets", "rotate"),
+    ],
+    ids=" ".join,
+)
+def test_a_command_that_only_looks_makes_no_database(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DROPOFF_URL", "DROPOFF_DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DROPOFF_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("DROPOFF_SECRET_KEYS", new_key())
+    assert "there is no database at" in refused(*command)
+    assert list(tmp_path.iterdir()) == []
+    assert done("migrate") and [path.name for path in (tmp_path / "data").glob("*.db")] == ["dropoff.db"]

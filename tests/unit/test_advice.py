@@ -6,7 +6,7 @@ import pytest
 
 from app.domain import errors
 from app.domain.errors import DropoffError
-from app.domain.faults import ADVICE, Fault
+from app.domain.faults import ADVICE, Fault, Role
 from app.domain.types import SPECS, parse
 from app.domain.types.base import Spec
 from app.domain.verification import advice
@@ -74,6 +74,14 @@ def test_what_is_no_bucket_for_the_provider_is_not_called_one(kind: str, fault: 
 @pytest.mark.parametrize("fault", sorted(LEFT))
 def test_what_was_left_behind_is_named(kind: str, fault: Fault) -> None:
     assert KEY in told(kind, fault)
+
+
+@EVERY
+def test_who_may_not_write_looks_at_the_buckets_name_where_the_provider_tells_the_two_not_apart(kind: str) -> None:
+    text, spec = told(kind, Fault.WRITE_DENIED), spec_of(kind)
+    # Azure says of a container that is not there that it is not, to whoever has a key of the account.
+    assert (spec.parameter(Role.BUCKET) in text) is (kind != "azure")
+    assert spec.parameter(Role.PREFIX) in text
 
 
 def test_a_message_for_azure_says_which_accounts_have_no_such_name() -> None:

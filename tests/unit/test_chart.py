@@ -80,6 +80,25 @@ def test_each_process_is_started_as_the_procfile_says_and_sees_its_secrets_alone
     assert "replicas" not in worker["spec"], "the autoscaler's number is not undone by an upgrade"
 
 
+def test_a_source_with_a_password_comes_from_the_secret_and_is_in_no_environment(tmp_path: Path) -> None:
+    parts = made({"deliveries": {"sourceFromSecret": True}}, tmp_path)
+    readers = [part["metadata"]["name"] for part in parts.values() if part["kind"] in ("Deployment", "Job")
+               and "dropoff_source" in secrets_of(part)]  # fmt: skip
+    assert sorted(readers) == ["our-api", "our-deliveries"]
+    assert "DROPOFF_SOURCE" not in str(parts)
+
+
+def test_the_autoscaler_asks_redis_by_tls_where_the_processes_do(tmp_path: Path) -> None:
+    """The Secret of the document has each key that is read."""
+    for tls in (False, True):
+        scaling = {"enabled": True, "redisAddress": "redis:6379", "redisTls": tls}
+        parts = made({"worker": {"autoscaling": scaling}}, tmp_path)
+        (trigger,) = parts["ScaledObject", "our-worker"]["spec"]["triggers"]
+        assert trigger["metadata"]["enableTLS"] == str(tls).lower()
+        (target,) = parts["TriggerAuthentication", "our-queue"]["spec"]["secretTargetRef"]
+        assert f"--from-literal={target['key']}=" in (ROOT / "docs/operating.md").read_text()
+
+
 def test_what_is_held_may_be_answered_before_a_pod_is_killed(tmp_path: Path) -> None:
     for hold in (int(Settings().hold_seconds), 100):
         api = made({"holdSeconds": hold}, tmp_path)["Deployment", "our-api"]["spec"]["template"]["spec"]
@@ -95,9 +114,16 @@ def test_what_is_held_may_be_answered_before_a_pod_is_killed(tmp_path: Path) -> 
         {"settings": {"DROPOFF_SECRET_KEYS": "k"}},
         {"worker": {"autoscaling": {"enabled": True}}},
         {"deliveries": {"source": "/srv/results"}},
+        {"deliveries": {"source": "file:///srv/results", "sourceFromSecret": True}},
         {"replicas": 3},
     ],
-    ids=["a secret among the settings", "no address to scale by", "a source that is none", "a name that is none"],
+    ids=[
+        "a secret among the settings",
+        "no address to scale by",
+        "a source that is none",
+        "two sources",
+        "a name that is none",
+    ],
 )
 def test_values_that_cannot_work_are_refused(values: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="values don't meet the specifications"):

@@ -222,6 +222,17 @@ async def test_two_dispatchers_never_have_the_same_delivery(shelf: Shelf) -> Non
     assert (await shelf.states())["uploading"] == len(claimed)
 
 
+async def test_what_has_not_ended_is_counted_of_all_accounts(shelf: Shelf) -> None:
+    await shelf.destination(ONE)
+    await shelf.destination(TWO, shelf.theirs)
+    assert await shelf.outbox.unended() == {DeliveryState.PENDING: 0, DeliveryState.UPLOADING: 0}
+    await shelf.announce(2)
+    await shelf.announce(2, to=(TWO,), account=shelf.theirs)
+    first, _ = await shelf.claim(room=2)
+    await shelf.outbox.settle([noted(first, DeliveryState.OK)])
+    assert await shelf.outbox.unended() == {DeliveryState.PENDING: 2, DeliveryState.UPLOADING: 1}
+
+
 async def test_no_destination_and_no_account_has_more_than_its_bound(shelf: Shelf) -> None:
     for each in (ONE, TWO):
         await shelf.destination(each)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 
 from app.domain.audit import AuditQuery
 from app.domain.deletes import DeletePolicy
@@ -123,8 +124,11 @@ async def test_a_rule_that_came_later_hinders_no_disabling(repository: Destinati
     body = {**GOOD["s3compatible"], "s3_endpoint": "http://127.0.0.1:9000"}
     created = await then.create(account, {"name": "n", "enabled": False, "type": "s3compatible", **body}, new_id())
     assert (await now.update(account, created.id, {"enabled": False, "name": "m"})).name == "m"
-    with pytest.raises(InvalidParameters):
+    with pytest.raises(InvalidParameters) as raised, capture_logs() as logs:
         await now.update(account, created.id, {"enabled": True})
+    # Who operates it is told the setting, and who is its customer is not.
+    assert [(line["event"], line["setting"]) for line in logs] == [("endpoint of http refused", "DROPOFF_ALLOW_HTTP")]
+    assert "DROPOFF" not in raised.value.message
 
 
 @pytest.mark.parametrize(

@@ -87,27 +87,30 @@ def test_the_key_is_taken_from_the_query_string_or_the_header(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "query"),
+    ("headers", "query", "said"),
     [
-        ({"Authorization": ""}, {}),
-        ({"Authorization": ""}, {"api_key": ""}),
-        ({"Authorization": ""}, {"api_key": "Demo"}),
-        ({"Authorization": "Bearer nope"}, {}),
-        ({"Authorization": "Bearer nope"}, {"api_key": "demo"}),
-        ({"Authorization": "Basic demo"}, {}),
-        ({"Authorization": "Bearer \xff\xfe"}, {}),
-        ({"Authorization": ""}, {"api_key": "\x00\ud7ff"}),
+        ({"Authorization": ""}, {}, "No API key was found"),
+        ({"Authorization": ""}, {"api_key": ""}, "No API key was found"),
+        ({"Authorization": "demo"}, {}, "No API key was found"),
+        ({"Authorization": "Bearer"}, {}, "No API key was found"),
+        ({"Authorization": "Basic demo"}, {}, "No API key was found"),
+        ({"Authorization": ""}, {"api_key": "Demo"}, "No account has this API key"),
+        ({"Authorization": "Bearer nope"}, {}, "No account has this API key"),
+        ({"Authorization": "Bearer nope"}, {"api_key": "demo"}, "No account has this API key"),
+        ({"Authorization": "Bearer \xff\xfe"}, {}, "No account has this API key"),
+        ({"Authorization": ""}, {"api_key": "\x00\ud7ff"}, "No account has this API key"),
     ],
 )
 @pytest.mark.parametrize(("method", "path"), [("POST", "/destinations"), ("GET", "/destinations/000000000000")])
-def test_no_key_and_a_wrong_key_are_the_same_401(
-    api: Api, headers: dict[str, str], query: dict[str, str], method: str, path: str
+def test_no_key_and_a_wrong_key_are_401_and_told_apart(
+    api: Api, headers: dict[str, str], query: dict[str, str], said: str, method: str, path: str
 ) -> None:
     answer = api.call(method, path, headers=headers, **query)
     assert answer.status == 401
     assert answer.headers["WWW-Authenticate"] == "Bearer"
-    assert answer.json == api.call("GET", "/destinations", headers={"Authorization": ""}).json
-    assert answer.error["code"] == "unauthorized"
+    assert answer.error == {"code": "unauthorized"}
+    message = answer.json["request_info"]["message"]
+    assert message.startswith(said) and "Authorization: Bearer KEY" in message and "api_key" in message
 
 
 def test_a_destination_that_is_not_there_is_a_404_for_get_and_delete(api: Api) -> None:

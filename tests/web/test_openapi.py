@@ -1,9 +1,11 @@
 """The OpenAPI document: that it is whole, that its examples are true, and that no answer of the service breaks it."""
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from openapi_spec_validator import validate
 from pydantic import SecretStr
 
 from app.domain.destination import parse_create
-from app.domain.errors import DropoffError, InvalidParameters
+from app.domain.errors import DropoffError, InvalidParameters, SourceNotConfigured
 from app.domain.faults import Fault
 from app.domain.types import SPECS, parse
 from app.domain.verification import VerificationFailed
@@ -38,6 +40,7 @@ RESPONSES = [
     for status, response in call["responses"].items()
 ] + list(DOCUMENT["components"]["responses"].items())
 EXAMPLES = DOCUMENT["components"]["examples"]
+OPERATOR = "the-operator-of-these-tests"
 
 
 def faults(schema: dict[str, Any], value: object) -> list[str]:
@@ -183,6 +186,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, Pro
         endpoints = {**settings_at(none.url), "s3_endpoint": store.url, "gcs_endpoint": store.url}
         folder = tmp_path_factory.mktemp("openapi")
         settings = {"egress_allow": "127.0.0.0/8", "allow_http": "1", "destination_limit": "100000", **endpoints}
+        settings["operator_key"] = OPERATOR
         with up_process(folder, **settings) as (api, process):
             yield api, process, store.url
 
@@ -215,7 +219,7 @@ def test_the_page_has_every_call_and_code_and_works_without_internet(running: tu
         assert f"<code>{path}</code>" in page
         for call in methods.values():
             (article,) = re.findall(f'<article id="{call["operationId"]}">(.*?)</article>', page, re.DOTALL)
-            assert article.count("curl http") == 1
+            assert len(re.findall("curl (?:&#x27;)?http", article)) == 1
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert set(EXAMPLES) | set(SPECS) <= set(ids)
@@ -226,12 +230,35 @@ def test_the_page_has_every_call_and_code_and_works_without_internet(running: tu
     assert not re.search(r"url\(|@import", api.call("GET", "/docs.css").text)
 
 
+def test_every_call_on_the_page_is_taken_as_it_is_printed(running: tuple[Api, Process, str]) -> None:
+    """With a customer's key or the operator's in place of KEY; what the other capitals stand for is not there."""
+    api, _, _ = running
+    texts = re.findall(r"<code>(curl .*?)</code>", api.call("GET", "/docs").text, re.DOTALL)
+    commands = [shlex.split(unescape(text).replace("\\\n", " ")) for text in texts]
+    assert len(commands) >= sum(len(methods) for methods in DOCUMENT["paths"].values())
+    there = api.create(body("s3")).json["destination"]["id"]
+    for text, (_, address, *options) in zip(texts, commands, strict=True):
+        assert ("?" in address) is text.startswith("curl &#x27;"), "some shells take an unquoted ? for a pattern"
+        path = address.removeprefix("http://127.0.0.1:8080").replace("=ACCOUNT", "=demo")
+        if path == "/jobs/stream":
+            with api.stream():
+                continue
+        given = dict(zip(options[::2], options[1::2], strict=True))
+        sent = given["-d"].replace("DESTINATION_ID", there).encode() if "-d" in given else None
+        method = given.get("-X", "POST" if sent else "GET")
+        headers = {"Content-Type": "application/json"} if sent else {}
+        answers = [Api(api.url, key).call(method, path, sent, headers) for key in (api.key, OPERATOR)]
+        fine = [each for each in answers if each.status in (200, 404) or each.error["code"] == SourceNotConfigured.code]
+        assert fine, (method, address, answers)
+
+
 def test_no_answer_to_a_thousand_generated_requests_breaks_the_document(
     running: tuple[Api, Process, str], tmp_path: Path
 ) -> None:
     """Every check that schemathesis has but one: the rules of a parameter are more than a schema can say, so that a
     body may be refused that keeps it. tests/web/hooks.py has what is changed before it is sent."""
     api, process, store = running
+    before = len(process.events("request"))
     done = subprocess.run(
         (
             sys.executable, "-m", "schemathesis.cli", "run", f"{api.url}/openapi.json",
@@ -245,9 +272,10 @@ def test_no_answer_to_a_thousand_generated_requests_breaks_the_document(
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(process.events("request")) > 1000
+    requests = process.events("request")[before:]
+    assert len(requests) > 1000
     # All of it was reached, and nobody was called but the hosts of this test.
-    answered = {(line["method"], line["path"].split("/")[1], line["status"]) for line in process.events("request")}
+    answered = {(line["method"], line["path"].split("/")[1], line["status"]) for line in requests}
     assert {("POST", "destinations", 200), ("PUT", "destinations", 200), ("DELETE", "destinations", 200)} <= answered
     assert {status for _, _, status in answered if status >= 500} == set()
     hosts = {line["host"].partition(":")[0] for line in process.events("verification finished")}

@@ -13,9 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
+import structlog
 
 from app.observe import metrics
 from app.settings import Network
+
+log = structlog.get_logger()
 
 ANSWER_LIMIT = 64 * 1024
 CONNECT_SECONDS = 5.0
@@ -104,16 +107,22 @@ class Guard:
             if self.allows(str(info[4][0])):
                 return info
         if found:
-            metrics.EGRESS_REFUSED.inc()
+            _tell(host)
         raise socket.gaierror(socket.EAI_NONAME, "no such host")
 
     def socket(self, info: AddrInfo) -> socket.socket:
         """A socket for one address, as aiohttp's `socket_factory` is asked for it. Raises EgressRefused."""
         family, kind, proto, _, address = info
         if family not in (socket.AF_INET, socket.AF_INET6) or not self.allows(address[0]):
-            metrics.EGRESS_REFUSED.inc()
+            _tell(str(address[0]))
             raise EgressRefused
         return socket.socket(family, kind, proto)
+
+
+def _tell(host: str) -> None:
+    """Count and log that `host` was not called; the customer is not told by which setting it would be."""
+    metrics.EGRESS_REFUSED.inc()
+    log.info("egress refused", host=host, setting="DROPOFF_EGRESS_ALLOW")
 
 
 def _is_address(host: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema, model_validator
 
-from app.domain.faults import Role
+from app.domain.faults import Fault, Role
 from app.domain.types.base import (
     Credential,
     HostTyped,
@@ -132,6 +132,11 @@ class GcsSpec(Spec):
         Role.PREFIX: "gcs_path_prefix",
         Role.ENDPOINT: "gcs_bucket_name",
         Role.REGION: "gcs_bucket_name",
+    }
+    advice: ClassVar[dict[Fault, str]] = {
+        Fault.WRITE_DENIED: "The key may not write to {prefix} in {bucket}{detail}: allow it to put objects there, "
+        "correct {parameter}, or check gcs_bucket_name, since {provider} may say the same of a bucket that does not "
+        "exist or is somebody else's.",
     }
 
     documents: ClassVar[frozenset[str]] = frozenset({"gcs_service_account_key"})

@@ -60,6 +60,10 @@ class OssSpec(Spec):
         Role.ENDPOINT: "oss_region_id",
         Role.REGION: "oss_region_id",
     }
+    advice: ClassVar[dict[Fault, str]] = {
+        Fault.WRITE_DENIED: "The key may not write to {prefix} in {bucket}{detail}: allow it to put objects there, "
+        "correct {parameter}, or check oss_bucket_name, since {provider} says the same of a bucket of another account.",
+    }
 
     type: Literal["oss"]
     oss_access_key: Annotated[

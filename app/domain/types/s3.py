@@ -91,6 +91,8 @@ class S3Spec(Spec):
         Role.REGION: "s3_bucket_name",
     }
     advice: ClassVar[dict[Fault, str]] = {
+        Fault.WRITE_DENIED: "The key may not write to {prefix} in {bucket}{detail}: allow it to put objects there, "
+        "correct {parameter}, or check s3_bucket_name, since {provider} says the same of a bucket of another account.",
         Fault.BUCKET_NOT_FOUND: "{bucket} does not exist: check {parameter}, or create it. A bucket in China or "
         "GovCloud needs type=s3compatible.",
         Fault.BUCKET_WRONG_REGION: "{bucket} is in another region than the one that was found for it{detail}: check "

@@ -66,6 +66,9 @@ class S3CompatibleSpec(Spec):
         Role.REGION: "s3_region",
     }
     advice: ClassVar[dict[Fault, str]] = {
+        Fault.WRITE_DENIED: "The key may not write to {prefix} in {bucket}{detail}: allow it to put objects there, "
+        "correct {parameter}, or check s3_bucket_name, since some services say the same of a bucket that does not "
+        "exist or is somebody else's.",
         Fault.ENDPOINT_NOT_ALLOWED: "{parameter}: the endpoint must be a public https host; this one may not be "
         "called.",
         Fault.HOST_NOT_FOUND: "{host} does not resolve to a public address: check {parameter} for a typing error. "

@@ -33,7 +33,7 @@ from app.domain.errors import (
     TooManyVerifications,
     VerificationTimedOut,
 )
-from app.domain.faults import Fault
+from app.domain.faults import Fault, Role
 from app.domain.leftover import PAGE_SIZE as LEFTOVERS_PAGE_SIZE
 from app.domain.leftover import LeftoverState
 from app.domain.listing import LIMIT
@@ -148,6 +148,8 @@ _PUBLIC = [
     for name in sorted(frozenset().union(*(spec.parameters() - spec.credentials() for spec in SPECS.values())))
 ]
 """By name, the parameters that are no credentials, and the types that have them."""
+_SHOWN = {SPECS[next(iter(SPECS))].roles[Role.BUCKET]: {"example": "my-results"}}
+"""What the first type needs beside `type`, with a value for the call that is shown."""
 _READINESS = closed(
     {
         "status": {"enum": ["ready", "not ready"]},
@@ -256,7 +258,7 @@ _DELIVERING = (
         "collection. 200 where the same was announced before.",
         succeeded({"result_set": ref("ResultSet")}),
         (CollectionNotFound, ResultSetDiffers, SourceNotConfigured, OutcomeUnknown, TooManyGuesses),
-        _OF_COLLECTION,
+        (_OF_COLLECTION[0], {**_ACCOUNT, "required": True}),
         body="Announcement",
         repeats=False,
         statuses=(200, 202),
@@ -526,7 +528,10 @@ OPERATIONS = (
         ),
         parameters=(
             {**_query("type", "The type of the destination.", enum=[*SPECS]), "required": True},
-            *(_query(name, f"As in a create with type={', '.join(kinds)}.", type="string") for name, kinds in _PUBLIC),
+            *(
+                {**_query(name, f"As in a create with type={', '.join(kinds)}.", type="string"), **_SHOWN.get(name, {})}
+                for name, kinds in _PUBLIC
+            ),
         ),
     ),
     Operation(

@@ -178,10 +178,10 @@ def _body_schema(call: Schema, schemas: Schema) -> Schema:
 
 def _curl(method: str, path: str, call: Schema, schemas: Schema) -> str:
     """The call as a command; what stands in it in capitals is to be replaced."""
-    asked = [p for p in call["parameters"] if p["in"] == "query" and p.get("required")]
-    query = "&".join(f"{p['name']}={_sample(p['name'], p['schema'], schemas)}" for p in asked)
+    asked = [p for p in call["parameters"] if p["in"] == "query" and (p.get("required") or "example" in p)]
+    query = "&".join(f"{p['name']}={p.get('example') or _sample(p['name'], p['schema'], schemas)}" for p in asked)
     address = _ADDRESS + re.sub(r"{(.*?)}", lambda part: part[1].upper(), path) + (f"?{query}" if query else "")
-    lines = [f"curl '{address}'" if "&" in query else f"curl {address}"]
+    lines = [f"curl '{address}'" if query else f"curl {address}"]
     lines += (
         [f"-X {method}"] if method not in ("GET", "POST") or (method == "POST" and "requestBody" not in call) else []
     )
