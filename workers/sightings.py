@@ -51,8 +51,11 @@ class Sightings:
         return report.staying(job.spec, count) if count > 1 else report
 
     def failing(self, job: Job) -> str:
-        """The key that counts the failures in a row of the job's bucket: to be deleted when one ends otherwise."""
-        return failing_key(self._fingerprint(job, job.spec.public()))
+        """The key that counts the failures in a row of the job's bucket, whatever the prefix: to be deleted when one ends
+        otherwise."""
+        prefix = job.spec.parameter(Role.PREFIX)
+        place = {name: value for name, value in job.spec.public().items() if name != prefix}
+        return failing_key(self._fingerprint(job, place))
 
     async def seen(self, job: Job) -> None:
         """Note that the job's key was seen, where it matters since when."""

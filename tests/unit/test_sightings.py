@@ -80,7 +80,7 @@ async def test_a_failure_that_comes_again_is_said_to_stay(client: Redis, code: F
     first = await sightings.staying(job(), report(code))
     assert first.message == "m"
     for count in (2, 3):
-        again = await sightings.staying(job(), report(code, left_behind=True))
+        again = await sightings.staying(job(s3_path_prefix=f"folder {count}"), report(code, left_behind=True))
         assert f"each of the last {count} verifications" in again.message and "try again" not in again.message
         assert again.message.endswith("The test file k may have been left behind: remove it if it is there.")
         assert (again.code, again.ok) == (code, False)
