@@ -51,8 +51,8 @@ class Sightings:
         return report.staying(job.spec, count) if count > 1 else report
 
     def failing(self, job: Job) -> str:
-        """The key that counts the failures in a row of the job's bucket, whatever the prefix: to be deleted when one ends
-        otherwise."""
+        """The key that counts the failures in a row of the job's bucket, under whatever prefix: to be deleted when one
+        ends otherwise."""
         prefix = job.spec.parameter(Role.PREFIX)
         place = {name: value for name, value in job.spec.public().items() if name != prefix}
         return failing_key(self._fingerprint(job, place))
