@@ -60,7 +60,9 @@ class Shipments:
             result_set = ResultSetDraft(4, now - timedelta(minutes=5), now, files)
             await ResultSetRepository(engine).add(1, self.collection, result_set, now)
             async with engine.begin() as connection:
-                await connection.run_sync(lambda each: mark_failing(each, self.destination, now))
+                await connection.run_sync(
+                    lambda each: mark_failing(each, self.destination, now, Fault.WRITE_DENIED, DENIED)
+                )
         await self.reset()
         async with connect(self.deployment.redis_url) as redis, redis.pipeline(transaction=False) as pipe:
             for minute in range(25):
