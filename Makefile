@@ -36,7 +36,7 @@ coverage: $(VENV)/.dev $(AZURITE) $(CHROMIUM)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-# Every fault under steady load, one after the other, and the tables of what came of each in build: 35 minutes.
+# Every fault under steady load, one after the other, and the tables of what came of each in build: half an hour.
 # `make test` has a small part of them.
 faults: $(VENV)/.dev
 	$(BIN)/pytest tests/faults_e2e/every_fault.py tests/faults_e2e/every_delivery.py
