@@ -25,7 +25,7 @@ check: $(VENV)/.dev
 test: $(VENV)/.dev $(AZURITE) $(CHROMIUM)
 	$(BIN)/pytest $(PYTEST)
 
-# A quarter of an hour, beside nothing else: what it measures is printed, and written to bench/results.
+# Twenty minutes, beside nothing else: what it measures is printed, and written to bench/results.
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench.table
 

@@ -1,4 +1,4 @@
-"""The speed of the product as a table, always as a ratio to what ran beside it, in about a quarter of an hour.
+"""The speed of the product as a table, always as a ratio to what ran beside it, in about twenty minutes.
 
     python -m bench.table [--only NAME ...] [--rounds 3] [--creates 300]
 
