@@ -15,9 +15,6 @@ _MARKER_SECONDS = 86_400
 class Continuity:
     """Looks for a marker of its own, and at which run of the server answers."""
 
-    COMMANDS = 2
-    """How many answers `ask` adds to a pipeline."""
-
     def __init__(self) -> None:
         self._key = marker_key(str(uuid.uuid4()))
         self._run: str | None = None

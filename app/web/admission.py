@@ -1,7 +1,6 @@
 """How many requests that have workers verify may wait until this process looks at them; more are refused at once."""
 
 import asyncio
-import time
 import uuid
 from collections import deque
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from aiohttp.typedefs import Middleware
 
 from app.domain.errors import Unavailable
 from app.observe import metrics
+from app.observe.seldom import Seldom
 from app.web.errors import refused
 from app.web.refusals import RefusalCounts, has_workers_verify
 from app.web.trace import UNLOGGED
@@ -25,7 +25,6 @@ ROOM_OF_A_FLOW = 250
 """How many may wait once as many as there is room for were let on and some wait still: it is no burst that ends."""
 ROOM_WHEN_FULL = 16
 """How many may wait while the workers do not keep up: nearly all of them are refused when they are looked at."""
-TELL_SECONDS = 60.0
 
 
 class Admission:
@@ -43,7 +42,7 @@ class Admission:
         # Since nobody waited.
         self._let_on_since = 0
         self._refusing = False
-        self._told = float("-inf")
+        self._telling = Seldom()
 
     async def turn(self) -> None:
         """Return when it is the caller's turn. Raises Unavailable where there is no room to wait for it, also later,
@@ -81,9 +80,7 @@ class Admission:
     def _refusal(self) -> Unavailable:
         self._refusing = True
         metrics.NOT_ADMITTED.inc()
-        now = time.monotonic()
-        if now - self._told >= TELL_SECONDS:
-            self._told = now
+        if self._telling.is_due():
             log.warning("this process does not keep up", waiting=len(self._waiting))
         return Unavailable(
             "This process has more requests before it than it can look at in time: nothing was created or changed, try "

@@ -24,6 +24,7 @@ from app.domain.errors import (
 )
 from app.domain.faults import Fault
 from app.domain.types import printable
+from app.observe.seldom import Seldom
 from app.store.accounts import Accounts, Owner, key_hash, key_id
 
 log = structlog.get_logger()
@@ -44,7 +45,6 @@ PAGE_TOKEN = "X-Dropoff-Page"
 """The header in which the dashboard's page proves that it is the one that makes a call (see page_token)."""
 GUESSES = 60.0
 """How many wrong keys may come in place of the operator's before each has to wait for a second."""
-TELL_SECONDS = 60.0
 WRONG_KEPT = 1000
 _LOOKING = ("GET", "HEAD")
 
@@ -155,7 +155,7 @@ class Operator:
             access: each.get_secret_value() for access, each in given.items() if each and each.get_secret_value()
         }
         self._guesses, self._strays = _Guesses(), _Guesses()
-        self._told = -TELL_SECONDS
+        self._telling = Seldom()
         # The hashes of the last wrong keys, and where each still counts as a guess.
         self._wrong: OrderedDict[str, _Guesses | None] = OrderedDict()
 
@@ -172,7 +172,8 @@ class Operator:
         """What `key` allows, None where it is none of the operator's; where none is set, no key is. Raises
         TooManyGuesses, and then it was not looked at."""
         if self._is_unknown(key) and not self._guesses.are_left():
-            self._tell(time.monotonic())
+            if self._telling.is_due():
+                log.warning("the operator's key is guessed")
             raise TooManyGuesses("Too many wrong keys came in place of the operator's: try again in a second.")
         return self._access(key, self._guesses)
 
@@ -196,11 +197,6 @@ class Operator:
         if len(self._wrong) > WRONG_KEPT:
             self._wrong.popitem(last=False)
         return None
-
-    def _tell(self, now: float) -> None:
-        if now - self._told >= TELL_SECONDS:
-            self._told = now
-            log.warning("the operator's key is guessed")
 
     def pardon(self, key: str) -> None:
         """`key` is an account's, and was no guess."""

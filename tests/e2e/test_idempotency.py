@@ -12,7 +12,7 @@ from sqlalchemy import text
 from app.store.engine import open_engine
 from demo.seaweedfs import SeaweedFS
 from tests.servers.odd import STORED, gated
-from tests.stack import Answer, Api, Deployment, until
+from tests.stack import Answer, Api, Deployment, s3compatible, until
 
 HOLD, VERIFY = 8.0, 3.0
 """Those of the third API process, which waits for no longer."""
@@ -45,10 +45,7 @@ def good(seaweedfs: SeaweedFS) -> dict[str, Any]:
 
 
 def body_for(endpoint: str, key: str = "k", secret: str = "s") -> dict[str, Any]:
-    return {
-        "name": "results", "enabled": True, "type": "s3compatible", "s3_endpoint": endpoint,
-        "s3_access_key_id": key, "s3_secret_access_key": secret, "s3_bucket_name": "results",
-    }  # fmt: skip
+    return {"name": "results", "enabled": True, **s3compatible(endpoint, key, secret)}
 
 
 def send(api: Api, key: str, body: Mapping[str, Any], path: str = "/destinations") -> Answer:

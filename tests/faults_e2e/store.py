@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import hmac
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from aiohttp import web
+
+from tests.servers.threaded import looping
 
 Object = tuple[str, str]
 """A bucket and a key."""
@@ -205,17 +206,9 @@ def _cut(request: web.BaseRequest) -> None:
 @contextmanager
 def running_store() -> Iterator[Store]:
     """A store, in a thread of its own."""
-    started: Future[Store] = Future()
 
-    async def run() -> None:
+    async def serve(started: "Future[Store]") -> None:
         await Store().serve(started)
 
-    thread = threading.Thread(target=asyncio.run, args=(run(),))
-    thread.start()
-    store = started.result(60)
-    try:
+    with looping(serve) as store:
         yield store
-    finally:
-        store.end()
-        thread.join(60)
-        assert not thread.is_alive()

@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import random
 import ssl
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
+
+from tests.servers.threaded import looping
 
 # After which TCP sends again what was lost.
 RESENT_SECONDS = 0.3
@@ -91,17 +92,9 @@ def link(target: int, certificate: tuple[Path, Path] | None = None) -> Iterator[
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*certificate)
-    started: Future[Link] = Future()
 
-    async def run() -> None:
+    async def serve(started: "Future[Link]") -> None:
         await Link(target).serve(started, context)
 
-    thread = threading.Thread(target=asyncio.run, args=(run(),))
-    thread.start()
-    made = started.result(60)
-    try:
+    with looping(serve) as made:
         yield made
-    finally:
-        made.end()
-        thread.join(60)
-        assert not thread.is_alive()

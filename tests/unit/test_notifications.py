@@ -32,7 +32,7 @@ from app.services.notify import Notifier
 from app.services.retention import Retention
 from app.store.engine import migrate, open_engine
 from app.store.notifications import Notifications, record
-from app.store.tables import DeliveryRow, NotificationDestinationRow, ResultFileRow, ResultSetRow, Table
+from app.store.tables import DeliveryRow, NotificationDestinationRow, ResultFileRow, ResultSetRow
 from app.web.openapi import document
 from tests.documents import blocks
 from tests.unit.test_outbox import LEASE, NOW, ONE, PASSED, TWO, Shelf, noted
@@ -95,10 +95,7 @@ async def outbox(file: AsyncEngine) -> Told:
 
 async def emptied(engine: AsyncEngine) -> Told:
     shelf = Told(engine)
-    async with shelf.transaction() as session:
-        for table in reversed(Table.metadata.sorted_tables):
-            await session.execute(table.delete())
-    await shelf.fill()
+    await shelf.empty()
     await shelf.destination(ONE, name="One")
     await shelf.destination(TWO, name="Two")
     return shelf

@@ -59,6 +59,13 @@ class Shelf(Transactions):
         self.outbox = Outbox(engine, notify=notify)
         self.mine = self.theirs = 0
 
+    async def empty(self) -> None:
+        """Take out what others have left, and put in two accounts."""
+        async with self.transaction() as session:
+            for table in reversed(Table.metadata.sorted_tables):
+                await session.execute(table.delete())
+        await self.fill()
+
     async def fill(self) -> None:
         for name in ("mine", "theirs"):
             await self.accounts.ensure_key(name, name)
@@ -129,10 +136,7 @@ def noted(claimed: Claimed, state: DeliveryState, **changes: Any) -> Outcome:
 async def shelf(shared_engine: AsyncEngine) -> Shelf:
     """An empty database, with two accounts."""
     shelf = Shelf(shared_engine)
-    async with shelf.transaction() as session:
-        for table in reversed(Table.metadata.sorted_tables):
-            await session.execute(table.delete())
-    await shelf.fill()
+    await shelf.empty()
     return shelf
 
 
