@@ -25,7 +25,7 @@ PAUSE_FIRST, PAUSE_MORE, PAUSE_MAX = 0.2, 0.4, 2.0
 """Between attempts to connect, in seconds: the first pause, how much longer each next one is, and the longest."""
 REFUSED_PAUSE = 1.0
 """Before a connection is made again of which the last one was lost at once, in seconds."""
-# A BRPOP, which is answered each second, and whose answer is overdue by this much is on a dead connection.
+# A BLMPOP, which is answered each second, and whose answer is overdue by this much is on a dead connection.
 OVERDUE_SECONDS = 2
 RESTART_PAUSE = 1.0
 """Before a worker that ended by itself is started again, in seconds."""
@@ -43,6 +43,11 @@ class Consumer(consumer.Consumer):
         self._broker_errors = self.connection_errors
         self.connection_errors = (Exception,)
         self._lost_at = float("-inf")
+        Transport.room = self._room
+
+    def _room(self) -> int:
+        """How many more jobs may be under way."""
+        return int(self.pool.num_processes) - len(state.reserved_requests)
 
     def ensure_connected(self, connection: Any) -> Any:
         ensure = connection.ensure_connection

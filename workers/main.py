@@ -13,6 +13,7 @@ from prometheus_client import start_http_server
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from app.garbage import spare_what_stays
 from app.messages.claims import Claims
 from app.messages.clock import Clock
 from app.messages.connections import Address, ClusterMode, parse_redis_url, refuse_cluster
@@ -153,6 +154,7 @@ def main(settings: Settings, *, deliveries: bool = False) -> None:
     app.steps["consumer"].add(consuming.step())
 
     def ready() -> None:
+        spare_what_stays()
         loop.run(sender.ready())
         log.info("worker ready", jobs=jobs)
 

@@ -2,7 +2,9 @@
 
 import base64
 import json
+import time
 import uuid
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import redis
@@ -21,6 +23,8 @@ log = structlog.get_logger()
 
 # One that waits for a message hears of Redis each second; a call that is answered later has failed.
 SOCKET_SECONDS = 2.0
+BATCH = 16
+"""Messages that are taken off the queue at once: each round trip costs as much as what is done for one of them."""
 
 CONTROL_MAX_BYTES = 64 * 1024
 REPLY_EXCHANGE = "reply.celery.pidbox"
@@ -60,10 +64,18 @@ class Channel(kombu_redis.Channel):
             pool.connection_class = _watched(pool.connection_class, self)
         return pool
 
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Ask for the messages that came first: as many as there is room for, and BATCH at most."""
+        self._in_poll = self.client.connection
+        self._brpop_sent_at = time.monotonic()
+        count = max(1, min(BATCH, self.connection.room()))
+        wait = self.brpop_timeout if timeout is None else timeout
+        self.client.connection.send_command("BLMPOP", wait, 1, self.connection.queue, "RIGHT", "COUNT", count)
+
     def _brpop_read(self, **_: Any) -> bool:
-        """Deliver the message that came, if it is one of ours. Raises Empty where none came."""
+        """Deliver the messages that came, if they are ours. Raises Empty where none came."""
         try:
-            answer = self.client.parse_response(self.client.connection, "BRPOP")
+            answer = self.client.parse_response(self.client.connection, "BLMPOP")
         except self.connection_errors:
             self.client.connection.disconnect()
             raise
@@ -71,13 +83,14 @@ class Channel(kombu_redis.Channel):
             self._in_poll = None
         if not answer:
             raise kombu_redis.Empty
-        try:
-            queue = self.connection.queue
-            payload = _payload(answer[1], queue)
-        except NotOurs as reason:
-            _refuse("queue", str(reason))
-        else:
-            self.connection._deliver(payload, queue)
+        queue = self.connection.queue
+        for raw in answer[1]:
+            try:
+                payload = _payload(raw, queue)
+            except NotOurs as reason:
+                _refuse("queue", str(reason))
+            else:
+                self.connection._deliver(payload, queue)
         return True
 
     def _handle_message(self, client: Any, response: Any) -> dict[str, Any]:
@@ -130,13 +143,14 @@ class Channel(kombu_redis.Channel):
 class Transport(kombu_redis.Transport):
     """To `queue` on the Redis at `address`; whatever Redis refuses, or the network does, is a lost connection.
 
-    kombu makes it by its name and gives it a URL that only says where Redis is: the address and the queue, of which a
-    process has one each, are set before it connects.
+    kombu makes it by its name and gives it a URL that only says where Redis is: the address, the queue, and `room`, for
+    how many more messages there is any, of which a process has one each, are set before it connects.
     """
 
     Channel = Channel
     address: ClassVar[Address]
     queue: ClassVar[str] = QUEUE
+    room: ClassVar[Callable[[], int]]
     can_parse_url = True
     connection_errors = (*kombu_redis.Transport.connection_errors, RedisError)
 

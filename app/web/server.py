@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.garbage import spare_what_stays
 from app.hold.backlog import Backlog
 from app.hold.leftovers import Leftovers
 from app.hold.replies import POP_SECONDS, Replies
@@ -266,6 +267,7 @@ async def serve(settings: Settings, host: str, port: int) -> None:
         await runner.setup()
         try:
             async with _listening(runner, settings, host, port):
+                spare_what_stays()
                 log.info("listening", host=host, port=port)
                 await stopped.wait()
         finally:

@@ -139,7 +139,7 @@ def other_password(deployment: Deployment, cable: Link) -> Iterator[None]:
 @contextlib.contextmanager
 def no_permission(deployment: Deployment, cable: Link) -> Iterator[None]:
     with administrator(deployment.redis_port) as client:
-        client.execute_command("ACL", "SETUSER", "default", "-brpop", "-lpush", "-publish", "-psubscribe")
+        client.execute_command("ACL", "SETUSER", "default", "-blmpop", "-lpush", "-publish", "-psubscribe")
         yield
         client.execute_command("ACL", "SETUSER", "default", "+@all")
 

@@ -121,6 +121,20 @@ def test_so_many_jobs_are_under_way_and_the_rest_stays_on_the_queue(
     assert [int(each) for each in begun] == list(range(20))
 
 
+def test_messages_that_wait_are_taken_together(redis_url: str, queue: "Redis[bytes]", loop: Loop) -> None:
+    begun: list[str] = []
+
+    async def notes(sealed: str) -> None:
+        begun.append(sealed)
+
+    put(queue, *(str(n) for n in range(40)))
+    queue.config_resetstat()
+    with worker(redis_url, loop, notes, jobs=100):
+        until(lambda: len(begun) == 40, "all are begun")
+        assert queue.info("commandstats")["cmdstat_blmpop"]["calls"] < 20
+    assert [int(each) for each in begun] == list(range(40))
+
+
 async def _set(gate: asyncio.Event) -> None:
     gate.set()
 

@@ -115,6 +115,8 @@ class S3Provider:
         client = await self._aioboto3.client("s3", **options).__aenter__()
         client.meta.events.register("before-sign.s3", _without_expect)
         client.meta.events.register("before-call.s3", _without_redirects)
+        # Nothing is repeated: what judges whether to, by a dozen rules, need not be asked.
+        client.meta.events.unregister("needs-retry.s3", unique_id="retry-config-s3")
         _resolve_once(client)
         self._clients[endpoint] = client
         if len(self._clients) > CLIENTS_KEPT:
