@@ -133,7 +133,7 @@ class Verifications:
             report = await self._sightings.staying(job, report)
         self._tell(job, report, began)
         curtailed = job.attempt > 1 and seconds < self._seconds
-        reply = Reply(report=report, at=self._clock.now(), curtailed=curtailed, account=job.owner)
+        reply = Reply(report=report, at=self._clock.now(), curtailed=curtailed, account=job.owner, freed=True)
         if left:
             reply = reply.model_copy(update={"left": left[0], "intent": token})
         await self._reply(job, reply, token, () if failing else (self._sightings.failing(job),))
@@ -192,7 +192,14 @@ class Verifications:
         while True:
             try:
                 await self._claims.finish(
-                    job.id, job.reply_to, sealed, token=token, left=left, at=reply.at, forget=forget
+                    job.id,
+                    job.reply_to,
+                    sealed,
+                    account=job.account,
+                    token=token,
+                    left=left,
+                    at=reply.at,
+                    forget=forget,
                 )
                 return
             except (redis.exceptions.RedisError, OSError) as error:

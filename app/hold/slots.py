@@ -4,22 +4,28 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import redis.exceptions
+import structlog
 from redis.asyncio import Redis
 
 from app.domain.errors import TooManyVerifications, Unavailable
 from app.messages.clock import Clock
-from app.messages.keys import HELD, slots_key
+from app.messages.keys import HELD, QUEUE, slots_key
+from app.observe import metrics
 from app.observe.background import Background
+
+log = structlog.get_logger()
 
 # How long an answer waits for its slot to be free again, so that the same client's next call finds it so.
 _RELEASE_SECONDS = 1.0
 
-# Takes a slot of an account, of which there are ARGV[1], and one of all that are held, up to the time ARGV[4]; what a
-# dead process took is over by then. One script, so that two requests cannot take the last one; a call that arrives
-# twice takes one. What is over is looked for where it matters: an account's when it has no more, everybody's now
-# and then. An account's set is told when it expires where it is new, and once a second, for a second longer.
+# Takes a slot of an account, of which there are ARGV[1], and one of all that are held, up to the time ARGV[4], and puts
+# the message ARGV[8] on the queue; what a dead process took is over by then. One script, so that two requests cannot
+# take the last one; a call that arrives twice takes one, and its job is carried out once. What is over is looked for
+# where it matters: an account's when it has no more, everybody's now and then. An account's set is told when it expires
+# where it is new, and once a second, for a second longer.
 _TAKE = """
 local under_way = redis.call('ZCARD', KEYS[1])
 if under_way >= tonumber(ARGV[1]) then
@@ -33,8 +39,16 @@ if ARGV[7] == '1' then
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[3])
   redis.call('EXPIREAT', KEYS[2], ARGV[5] + 1)
 end
+redis.call('LPUSH', KEYS[3], ARGV[8])
 return 1
 """
+
+
+@dataclass
+class Slot:
+    """One that is taken. `free` says that the worker gave it back, with its reply."""
+
+    free: bool = False
 
 
 class Slots:
@@ -56,9 +70,9 @@ class Slots:
         self.releasing = Background("slots", self._release)
 
     @contextlib.asynccontextmanager
-    async def taken(self, account: int, job: str, at_once: int | None = None) -> AsyncIterator[None]:
-        """Have a slot of `account`, which has `at_once` where it has a number of its own, for `job` while the block
-        lasts.
+    async def taken(self, account: int, job: str, message: str, at_once: int | None = None) -> AsyncIterator[Slot]:
+        """Have `job`, which `message` carries, on the queue, and a slot of `account`, which has `at_once` where it has
+        a number of its own, while the block lasts.
 
         Raises TooManyVerifications where the account has no more, Unavailable where this process holds as many requests
         as it may or Redis does not answer.
@@ -69,19 +83,19 @@ class Slots:
             )
         self._taken += 1
         limit = self._per_account if at_once is None else at_once
-        given, waits = True, False
+        slot, given, waits = Slot(), True, False
         try:
-            given = waits = await self._admit(account, job, limit)
+            given = waits = await self._admit(account, job, message, limit)
             if not given:
                 raise TooManyVerifications(
                     f"This account has {limit} verifications under way, which is as many as it may have: "
                     "nothing was created or changed, try again when one has ended."
                 )
-            yield
+            yield slot
         finally:
             self._taken -= 1
             # Also where the caller left while the slot was being taken: whether Redis gave it is not known then.
-            if given:
+            if given and not slot.free:
                 free = self._give_back(account, job)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_RELEASE_SECONDS if waits else 0):
@@ -94,7 +108,7 @@ class Slots:
         self._any.set()
         return free
 
-    async def _admit(self, account: int, job: str, limit: int) -> bool:
+    async def _admit(self, account: int, job: str, message: str, limit: int) -> bool:
         now = self._clock.now()
         until = now + self._seconds
         # Once a second everybody's are looked through, and told to expire, which is a second later for that reason.
@@ -102,14 +116,16 @@ class Slots:
         if tell:
             self._told_at = now
             self._told.clear()
-        limits = (limit, job, now, until, math.ceil(until), int(account not in self._told), int(tell))
+        arguments = (limit, job, now, until, math.ceil(until), int(account not in self._told), int(tell), message)
         self._told.add(account)
         try:
-            return bool(await self._take(keys=[slots_key(account), HELD], args=limits))
+            return bool(await self._take(keys=[slots_key(account), HELD, QUEUE], args=arguments))
         except (redis.exceptions.RedisError, OSError) as error:
             self._told.discard(account)
+            metrics.NOT_PUBLISHED.inc()
+            log.warning("job not published", job=job, error=type(error).__name__)
             raise Unavailable(
-                "The job queue does not answer: nothing was created or changed, try again shortly."
+                "The job queue does not answer: nothing was created or changed, try again shortly.", job=job
             ) from error
 
     async def _release(self) -> None:

@@ -4,23 +4,22 @@ import asyncio
 import contextlib
 import time
 import uuid
+from collections.abc import AsyncIterator
 from typing import Protocol
 
-import redis.exceptions
 import structlog
 from opentelemetry.trace import SpanKind
-from redis.asyncio import Redis
 
-from app.domain.errors import DropoffError, Unavailable, VerificationTimedOut
+from app.domain.errors import DropoffError, VerificationTimedOut
 from app.domain.faults import Fault
 from app.domain.types.base import Spec
 from app.domain.verification import Location, Report
 from app.hold.backlog import Backlog
 from app.hold.leftovers import Leftovers
 from app.hold.replies import Replies
-from app.hold.slots import Slots
+from app.hold.slots import Slot, Slots
 from app.hold.supervisor import Held, Supervisor
-from app.messages.broker import publish
+from app.messages.broker import envelope
 from app.messages.clock import Clock
 from app.messages.job import Job, Left, Reply
 from app.messages.sealing import Sealer
@@ -43,7 +42,6 @@ class Verifier:
 
     def __init__(
         self,
-        client: Redis,
         clock: Clock,
         backlog: Backlog,
         slots: Slots,
@@ -57,7 +55,6 @@ class Verifier:
         verify_seconds: float,
         multipart: bool = False,
     ) -> None:
-        self._client = client
         self._clock = clock
         self._backlog = backlog
         self._slots = slots
@@ -96,20 +93,15 @@ class Verifier:
         job = self._job(account, account_name, spec, key, destination, location, lenient)
         structlog.contextvars.bind_contextvars(job=job.id)
         began = time.monotonic()
-        async with self._slots.taken(account, job.id, at_once):
-            try:
-                with metrics.HELD.track_inprogress(), self._replies.expected(job.id) as reply:
-                    with tracing.span("publish", SpanKind.PRODUCER, {"dropoff.job": job.id, "dropoff.type": spec.type}):
-                        job = job.model_copy(update={"traceparent": tracing.traceparent()})
-                        await self._publish(job)
-                    log.info("job submitted", job=job.id, type=spec.type)
-                    self._board.note(job, JobState.QUEUED)
+        try:
+            with metrics.HELD.track_inprogress(), self._replies.expected(job.id) as reply:
+                async with self._submitted(job, at_once) as (job, slot):
                     with tracing.span("hold"), self._supervisor.watched(job, reply) as held:
-                        report = await self._held(held)
-            except asyncio.CancelledError:
-                # The client has gone; what its job leaves is looked after all the same.
-                self._follow(job, reply)
-                raise
+                        report = await self._held(held, slot)
+        except asyncio.CancelledError:
+            # The client has gone; what its job leaves is looked after all the same.
+            self._follow(job, reply)
+            raise
         metrics.HOLD.observe(time.monotonic() - began)
         return report
 
@@ -179,23 +171,26 @@ class Verifier:
             reply_to=self._replies.name,
         )
 
-    async def _publish(self, job: Job) -> None:
-        try:
-            await publish(self._client, job.id, self._sealer.seal(job.content()), self._clock.now())
-        except (redis.exceptions.RedisError, OSError) as error:
-            metrics.NOT_PUBLISHED.inc()
-            log.warning("job not published", job=job.id, error=type(error).__name__)
-            raise Unavailable(
-                "The job queue does not answer: nothing was created or changed, try again shortly.", job=job.id
-            ) from error
+    @contextlib.asynccontextmanager
+    async def _submitted(self, job: Job, at_once: int | None) -> AsyncIterator[tuple[Job, Slot]]:
+        """`job` as it is on the queue, and the slot of its account that it has for as long as the block lasts."""
+        async with contextlib.AsyncExitStack() as stack:
+            with tracing.span("publish", SpanKind.PRODUCER, {"dropoff.job": job.id, "dropoff.type": job.spec.type}):
+                job = job.model_copy(update={"traceparent": tracing.traceparent()})
+                message = envelope(job.id, self._sealer.seal(job.content()), self._clock.now())
+                slot = await stack.enter_async_context(self._slots.taken(job.account, job.id, message, at_once))
+            log.info("job submitted", job=job.id, type=job.spec.type)
+            self._board.note(job, JobState.QUEUED)
+            yield job, slot
 
-    async def _held(self, held: Held) -> Report:
+    async def _held(self, held: Held, slot: Slot) -> Report:
         ends = held.job.deadline + HOLD_MARGIN_SECONDS
         await asyncio.wait((held.reply,), timeout=max(0, ends - self._clock.now()))
         try:
             if not held.reply.done():
                 raise await self._supervisor.gave_up(held)
             reply = held.reply.result()
+            slot.free = reply.freed
             self._note_left(held.job, reply)
             if reply.curtailed and reply.report.code is Fault.TIMEOUT:
                 # The store was given less time than it is promised: that it took longer says nothing about it.

@@ -6,7 +6,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from app.messages.keys import INTENTS, UNSETTLED, WORKERS, claim_key, intent_key
+from app.messages.keys import HELD, INTENTS, UNSETTLED, WORKERS, claim_key, intent_key, slots_key
 
 ALIVE_SECONDS = 4.5
 """A worker whose last heartbeat is older than this is taken for dead by those that wait for its jobs."""
@@ -31,18 +31,20 @@ end
 return 1
 """
 
-# All that the end of a job writes, at once. An intent that is not there was taken for an orphan meanwhile, and maybe
-# handed over by who removed its file.
+# All that the end of a job writes, at once: its slot is free before who waits for it can ask for another. An intent
+# that is not there was taken for an orphan meanwhile, and maybe handed over by who removed its file.
 _FINISH = """
 local on_record = redis.call('ZREM', KEYS[1], ARGV[1])
 if ARGV[4] ~= '' then
   redis.call('SET', KEYS[3], ARGV[4])
   redis.call('ZADD', KEYS[2], ARGV[5], ARGV[1])
-  if KEYS[6] then redis.call('DEL', unpack(KEYS, 6)) end
+  if KEYS[8] then redis.call('DEL', unpack(KEYS, 8)) end
 else
-  redis.call('DEL', KEYS[3], unpack(KEYS, 6))
+  redis.call('DEL', KEYS[3], unpack(KEYS, 8))
   if on_record == 0 then redis.call('ZREM', KEYS[2], ARGV[1]) end
 end
+redis.call('ZREM', KEYS[6], ARGV[6])
+redis.call('ZREM', KEYS[7], ARGV[6])
 redis.call('SET', KEYS[4], 'D:' .. ARGV[2], 'EX', ARGV[3])
 redis.call('RPUSH', KEYS[5], ARGV[2])
 redis.call('EXPIRE', KEYS[5], ARGV[3])
@@ -80,16 +82,18 @@ class Claims:
         reply_to: str,
         reply: str,
         *,
+        account: int,
         token: str,
         left: str | None = None,
         at: float = 0.0,
         forget: Sequence[str] = (),
     ) -> None:
-        """Hand `reply` to who waits for it, and keep it for one that did not get it. The intent `token` is over; with
+        """Hand `reply` to who waits for it, and keep it for one that did not get it; give back the slot of `account`
+        that the job has. The intent `token` is over; with
         `left`, a sealed job, it is not settled `at` this time, and is to be taken into the database. The keys `forget`
         are deleted with it."""
-        keys = (INTENTS, UNSETTLED, intent_key(token), claim_key(job), reply_to, *forget)
-        await self._finish(keys=keys, args=(token, reply, self._seconds, left or "", at))
+        keys = (INTENTS, UNSETTLED, intent_key(token), claim_key(job), reply_to, slots_key(account), HELD, *forget)
+        await self._finish(keys=keys, args=(token, reply, self._seconds, left or "", at, job))
 
     async def look(self, jobs: Sequence[str]) -> list[Claim | None]:
         """The claim of each of `jobs`, of which there is at least one; None where it was not begun."""

@@ -85,7 +85,7 @@ class Reply(BaseModel):
     """What a worker answers: its report, and when it did so by Redis' clock. `curtailed` says that the job was begun
     so late that the verification had less time than it should have, and `report` is about no more than that time.
     `left` is the file that may remain, and `intent` what it is on record by in Redis (see app.messages.intents).
-    `account` is the job's owner."""
+    `account` is the job's owner. `freed` says that the slot of its account, which the job had, is given back."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -95,6 +95,7 @@ class Reply(BaseModel):
     left: Left | None = None
     intent: str = ""
     account: str = ""
+    freed: bool = False
 
     def content(self) -> dict[str, Any]:
         """The reply, to be sealed."""

@@ -246,7 +246,7 @@ async def _open_hold(
     for task in tasks:
         await _running(stack, task)
     verifier = Verifier(
-        raw, clock, backlog, slots, replies, supervisor, leftovers, sealer, board,
+        clock, backlog, slots, replies, supervisor, leftovers, sealer, board,
         hold_seconds=settings.hold_seconds, verify_seconds=settings.verify_seconds,
         multipart=settings.delivers,
     )  # fmt: skip

@@ -258,7 +258,7 @@ async def test_the_reply_takes_the_intent_off_or_hands_it_over(client: Redis) ->
     for left in (None, "sealed"):
         assert await claims.take("job", "w", "token", "intent")
         assert await client.get(intent_key("token")) == b"intent"
-        await claims.finish("job", "list", "reply", token="token", left=left, at=1.0)
+        await claims.finish("job", "list", "reply", account=1, token="token", left=left, at=1.0)
         assert await client.zcard(INTENTS) == 0
         assert await client.exists(intent_key("token")) == (left is not None)
         assert await client.zrange(UNSETTLED, 0, -1) == ([b"token"] if left else [])
@@ -269,5 +269,5 @@ async def test_the_reply_of_a_worker_that_was_taken_for_dead_takes_off_what_was_
     claims = Claims(client, 60)
     assert await claims.take("job", "w", "token", "intent")
     await Intents(client).hand_over("token", "sealed", 1.0)
-    await claims.finish("job", "list", "reply", token="token")
+    await claims.finish("job", "list", "reply", account=1, token="token")
     assert await client.exists(INTENTS, UNSETTLED, intent_key("token")) == 0

@@ -35,6 +35,7 @@ from tests.unit.test_specs import GOOD
 
 SEALER = Sealer((new_key(),))
 ACCOUNT = 7
+MESSAGE = "a message"
 PATIENCE = 30.0
 """What is to happen at once has so many seconds, however slow the machine is."""
 
@@ -75,7 +76,7 @@ async def test_three_hundred_clients_that_leave_at_once_leave_no_slot_taken(clie
     slots = slots_of(client, per_account=300)
 
     async def hold(number: int) -> None:
-        async with slots.taken(ACCOUNT, f"job-{number}"):
+        async with slots.taken(ACCOUNT, f"job-{number}", MESSAGE):
             await asyncio.sleep(60)
 
     async with slots.releasing.running():
@@ -93,7 +94,9 @@ async def test_a_client_that_leaves_while_its_slot_is_being_taken_leaves_none(cl
     slots = slots_of(client)
     async with slots.releasing.running():
         for steps in range(12):
-            task = asyncio.create_task(contextlib.AsyncExitStack().enter_async_context(slots.taken(ACCOUNT, "job")))
+            task = asyncio.create_task(
+                contextlib.AsyncExitStack().enter_async_context(slots.taken(ACCOUNT, "job", MESSAGE))
+            )
             for _ in range(steps):
                 await asyncio.sleep(0)
             task.cancel()
@@ -108,11 +111,11 @@ async def test_a_client_that_leaves_while_its_slot_is_being_taken_leaves_none(cl
 async def test_what_a_process_that_dies_has_taken_expires(client: Redis) -> None:
     slots = slots_of(client)
     async with slots.releasing.running(), contextlib.AsyncExitStack() as held:
-        async with slots.taken(ACCOUNT, "first"):
+        async with slots.taken(ACCOUNT, "first", MESSAGE):
             pass
         # The set is a new one, although it was told when it expires a moment before.
         for number in range(3):
-            await held.enter_async_context(slots.taken(ACCOUNT, f"job-{number}"))
+            await held.enter_async_context(slots.taken(ACCOUNT, f"job-{number}", MESSAGE))
         assert 0 < await client.ttl(slots_key(ACCOUNT)) <= 33
 
 
@@ -120,11 +123,11 @@ async def test_a_slot_is_free_again_before_the_answer_is_given(client: Redis) ->
     slots = slots_of(client, per_account=1)
     async with slots.releasing.running():
         for number in range(20):
-            async with slots.taken(ACCOUNT, f"job-{number}"):
+            async with slots.taken(ACCOUNT, f"job-{number}", MESSAGE):
                 with pytest.raises(TooManyVerifications):
-                    async with slots.taken(ACCOUNT, "another"):
+                    async with slots.taken(ACCOUNT, "another", MESSAGE):
                         pass
-                async with slots.taken(ACCOUNT + 1, "somebody-else's"):
+                async with slots.taken(ACCOUNT + 1, "somebody-else's", MESSAGE):
                     pass
 
 
@@ -136,16 +139,16 @@ async def test_an_account_has_as_many_slots_as_are_its_own_and_others_those_of_t
     async with slots.releasing.running(), contextlib.AsyncExitStack() as taken:
         for account, at_once, limit in ((ACCOUNT, own, own), (ACCOUNT + 1, None, setting)):
             for number in range(limit):
-                await taken.enter_async_context(slots.taken(account, f"job-{number}", at_once))
+                await taken.enter_async_context(slots.taken(account, f"job-{number}", MESSAGE, at_once))
             with pytest.raises(TooManyVerifications, match=f"has {limit} verifications under way"):
-                await taken.enter_async_context(slots.taken(account, "one-more", at_once))
+                await taken.enter_async_context(slots.taken(account, "one-more", MESSAGE, at_once))
 
 
 async def test_a_process_that_holds_enough_holds_no_more(client: Redis) -> None:
     slots = slots_of(client, in_process=1)
-    async with slots.releasing.running(), slots.taken(ACCOUNT, "one"):
+    async with slots.releasing.running(), slots.taken(ACCOUNT, "one", MESSAGE):
         with pytest.raises(Unavailable):
-            async with slots.taken(ACCOUNT, "two"):
+            async with slots.taken(ACCOUNT, "two", MESSAGE):
                 pass
 
 
@@ -324,11 +327,12 @@ class Holding:
         self.watching = Watching(client)
         self.slots = slots_of(client)
         self.recorded = Recorded()
-        board: Any = SimpleNamespace(note=lambda *_: None)
+        self.submitted = asyncio.Event()
+        board: Any = SimpleNamespace(note=lambda *_: self.submitted.set())
         leftovers: Any = self.recorded
         backlog = Backlog(client, self.watching.clock, start_seconds=hold - verify)
         self.verifier = Verifier(
-            client, self.watching.clock, backlog, self.slots, self.watching.replies, self.watching.supervisor,
+            self.watching.clock, backlog, self.slots, self.watching.replies, self.watching.supervisor,
             leftovers, SEALER, board, hold_seconds=hold, verify_seconds=verify,
         )  # fmt: skip
 
@@ -349,6 +353,19 @@ async def holding(client: Redis) -> AsyncIterator[Holding]:
         yield holding
 
 
+async def test_a_worker_gives_the_slot_back_with_its_reply(client: Redis) -> None:
+    holding = Holding(client)
+    # Nothing else here gives slots back.
+    async with holding.watching.replies.reading.running():
+        held = holding.begin()
+        of = await holding.taken()
+        assert (await client.zcard(HELD), await client.zcard(slots_key(ACCOUNT))) == (1, 1)
+        reply = sealed_reply(of, freed=True)
+        await holding.watching.claims.finish(of.id, of.reply_to, reply, account=ACCOUNT, token="t")
+        assert (await held).ok
+    assert (await client.zcard(HELD), await client.zcard(slots_key(ACCOUNT))) == (0, 0)
+
+
 async def test_what_a_worker_says_that_it_left_is_put_on_record(holding: Holding) -> None:
     held = holding.begin()
     of = await holding.taken()
@@ -362,6 +379,7 @@ async def test_what_a_worker_says_that_it_left_is_put_on_record(holding: Holding
 async def test_a_job_whose_client_has_gone_is_followed_to_its_end(holding: Holding, left: Left | None) -> None:
     held = holding.begin()
     of = await holding.taken()
+    await holding.submitted.wait()
     held.cancel()
     await asyncio.wait({held})
     assert held.cancelled()
@@ -395,7 +413,7 @@ async def test_one_that_was_begun_and_has_no_end_when_its_client_has_gone_is_put
 async def test_a_reply_that_was_lost_on_its_way_is_found(watching: Watching) -> None:
     of = job()
     with watching.held(of) as held:
-        await watching.claims.finish(of.id, "somebody-else's-list", sealed_reply(of), token="t")
+        await watching.claims.finish(of.id, "somebody-else's-list", sealed_reply(of), account=ACCOUNT, token="t")
         await watching.look()
         assert held.reply.result().report.job == of.id
 
@@ -405,7 +423,7 @@ async def test_what_is_no_claim_stops_nothing(watching: Watching) -> None:
     with watching.held(of) as held, watching.held(other) as beside:
         await watching.client.set(claim_key(of.id), b"\xff:\xfe")
         await watching.client.zadd(WORKERS, {b"\xff": time.time()})
-        await watching.claims.finish(other.id, "list", sealed_reply(other), token="t")
+        await watching.claims.finish(other.id, "list", sealed_reply(other), account=ACCOUNT, token="t")
         await watching.look()
         assert not held.reply.done()
         assert beside.reply.result().report.job == other.id
@@ -420,7 +438,7 @@ async def test_a_claim_is_taken_once_and_over_from_the_dead_only(client: Redis) 
     assert not await claims.take("job", "b", "3")
     await client.zadd(WORKERS, {"a": time.time() - 60})
     assert await claims.take("job", "b", "3")
-    await claims.finish("job", "list", "reply", token="3")
+    await claims.finish("job", "list", "reply", account=ACCOUNT, token="3")
     assert not await claims.take("job", "c", "4")
     (claim,) = await claims.look(["job"])
     assert claim
