@@ -86,6 +86,8 @@ class Slots:
         slot, given, waits = Slot(), True, False
         try:
             given = waits = await self._admit(account, job, message, limit)
+            # It would be in memory for as long as the request is held.
+            del message
             if not given:
                 raise TooManyVerifications(
                     f"This account has {limit} verifications under way, which is as many as it may have: "

@@ -176,12 +176,17 @@ class Verifier:
         """`job` as it is on the queue, and the slot of its account that it has for as long as the block lasts."""
         async with contextlib.AsyncExitStack() as stack:
             with tracing.span("publish", SpanKind.PRODUCER, {"dropoff.job": job.id, "dropoff.type": job.spec.type}):
-                job = job.model_copy(update={"traceparent": tracing.traceparent()})
-                message = envelope(job.id, self._sealer.seal(job.content()), self._clock.now())
-                slot = await stack.enter_async_context(self._slots.taken(job.account, job.id, message, at_once))
+                if parent := tracing.traceparent():
+                    job = job.model_copy(update={"traceparent": parent})
+                slot = await stack.enter_async_context(
+                    self._slots.taken(job.account, job.id, self._message(job), at_once)
+                )
             log.info("job submitted", job=job.id, type=job.spec.type)
             self._board.note(job, JobState.QUEUED)
             yield job, slot
+
+    def _message(self, job: Job) -> str:
+        return envelope(job.id, self._sealer.seal(job.content()), self._clock.now())
 
     async def _held(self, held: Held, slot: Slot) -> Report:
         ends = held.job.deadline + HOLD_MARGIN_SECONDS
