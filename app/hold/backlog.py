@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections import deque
 
 import structlog
 from redis.asyncio import Redis
@@ -25,21 +26,29 @@ BELIEVED_SECONDS = 1.0
 _GAP_SECONDS = 2.0
 # The share of the time that a job has to be begun, from which on the queue takes no more: between two looks it grows.
 _FULL = 0.5
+# The same of the time that one will have waited which comes now.
+_FULL_SOON = 0.8
+# How far back it is looked how fast the queue goes.
+_PACE_SECONDS = 3.0
 # A job that waited for less than this tells of a busy moment, and of nothing else, however short the hold is.
 _LEAST_SECONDS = 3.0
 
 
 class Backlog:
-    """Looks at the age of the job that is taken next, which is how long one waits that comes now; only while there is
-    somebody who asks. Without a worker nothing is refused: one may start, and what is held then is begun in time. Only
-    the time counts in which the job was seen to wait: what Redis brings back after a restart, or could not give away
-    while it was frozen or cut off, says nothing about the workers.
+    """Looks at the age of the job that is taken next, and at how fast ages go by there: that is how long one waits
+    that comes now; only while there is somebody who asks. Without a worker nothing is refused: one may start, and what
+    is held then is begun in time. Only the time counts in which the job was seen to wait: what Redis brings back after
+    a restart, or could not give away while it was frozen or cut off, says nothing about the workers.
     `client` must not decode what it reads; `start_seconds` is how long after its submission a job may be begun."""
 
     def __init__(self, client: Redis, clock: Clock, *, start_seconds: float) -> None:
         self._client = client
         self._clock = clock
-        self._bound = max(start_seconds * _FULL, min(start_seconds, _LEAST_SECONDS))
+        self._least = min(start_seconds, _LEAST_SECONDS)
+        self._bound = max(start_seconds * _FULL, self._least)
+        self._bound_soon = max(start_seconds * _FULL_SOON, self._least)
+        # When it was looked, and when the job was published that was to be taken next then.
+        self._heads: deque[tuple[float, float]] = deque()
         self._continuity = Continuity()
         self._looked = self._watched_since = float("-inf")
         self._asked = float("-inf")
@@ -81,19 +90,38 @@ class Backlog:
             pipe.zcount(WORKERS, self._clock.now() - ALIVE_SECONDS, "+inf")
             # Messages are put in at the left and taken out at the right.
             pipe.lindex(QUEUE, -1)
+            pipe.lindex(QUEUE, 0)
             self._continuity.ask(pipe)
-            workers, message, *told = await pipe.execute()
+            workers, first, last, *told = await pipe.execute()
         looked, now = time.monotonic(), self._clock.now()
         self._continuity.note(told, now)
         if looked - self._looked > _GAP_SECONDS:
             self._watched_since = now
         self._looked = looked
-        return workers > 0 and self._age(message) > self._bound
+        seen = max(self._watched_since, self._continuity.broken_at)
+        head = _published(first)
+        age = now - max(head, seen)
+        waits = self._waits(now, head, _published(last), seen)
+        return workers > 0 and (age > self._bound or (age > self._least and waits > self._bound_soon))
 
-    def _age(self, message: bytes | None) -> float:
-        """How long the message was seen to wait, in seconds; at most 0 where it is none of ours."""
-        try:
-            published = opened(message).published if message else math.inf
-        except NotOurs:
+    def _waits(self, now: float, first: float, last: float, seen: float) -> float:
+        """How long one waits that comes now, behind those that were published from `first` to `last`, where the queue
+        goes on as fast as it did in the last seconds since `seen`; 0 where it is not known how fast that is."""
+        if first == math.inf:
+            self._heads.clear()
             return 0
-        return self._clock.now() - max(published, self._watched_since, self._continuity.broken_at)
+        while self._heads and (self._heads[0][0] < max(seen, now - _PACE_SECONDS - LOOK_SECONDS)):
+            self._heads.popleft()
+        self._heads.append((now, first))
+        since, before = self._heads[0]
+        if now - since < _PACE_SECONDS - LOOK_SECONDS or first <= before:
+            return 0
+        return (last - first) * (now - since) / (first - before)
+
+
+def _published(message: bytes | None) -> float:
+    """When the message was published, by Redis' clock; endlessly later where it is none of ours."""
+    try:
+        return opened(message).published if message else math.inf
+    except NotOurs:
+        return math.inf

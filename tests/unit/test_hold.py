@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -544,6 +545,46 @@ async def test_what_could_not_be_begun_in_time_is_refused_while_workers_do_not_k
         # What waits for a worker to start is held.
         await client.delete(WORKERS)
         await room(backlog, expected=True)
+
+
+class Paced:
+    """A queue that goes at a pace of its own: looks at it each 0.3 seconds, of a clock that they move."""
+
+    def __init__(self, client: Redis) -> None:
+        self.client = client
+        self.clock = SetClock()
+        self.backlog = Backlog(client, self.clock, start_seconds=14)
+
+    async def full_after(self, seconds: float, *, pace: float, until: float = math.inf) -> float | None:
+        """After how many seconds it is full, if it is: who waits longest was published that many seconds ago times
+        `pace`, and who came last now, and after `until` nobody."""
+        await self.client.zadd(WORKERS, {"busy": time.time() + 600})
+        began = self.clock.now()
+        for number in range(round(seconds / 0.3)):
+            at = number * 0.3
+            self.clock.ahead = began + at - time.time()
+            ends = [began + at * pace, began + min(at, until)]
+            await self.client.delete(QUEUE)
+            await self.client.lpush(QUEUE, *(envelope(str(uuid.uuid4()), "sealed", each) for each in ends))
+            if await self.backlog._full():
+                return at
+        return None
+
+
+async def test_it_is_seen_early_that_what_comes_now_would_wait_too_long(client: Redis) -> None:
+    # Of three that come, one is begun: after 5.6 seconds who comes waits for 11.2, of the 14 that it may.
+    found = await Paced(client).full_after(12, pace=1 / 3)
+    assert found is not None
+    assert 5 < found < 6.6, "by age alone it would be found after 10.5"
+
+
+async def test_a_burst_that_is_worked_off_in_time_refuses_nobody(client: Redis) -> None:
+    # What came within three seconds is begun within nine: the last of it waits for six.
+    assert await Paced(client).full_after(9, pace=1 / 3, until=3) is None
+
+
+async def test_a_queue_that_stood_still_for_a_moment_refuses_nobody(client: Redis) -> None:
+    assert await Paced(client).full_after(2.8, pace=0.01) is None
 
 
 @contextlib.asynccontextmanager
