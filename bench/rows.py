@@ -5,6 +5,7 @@ import contextlib
 import json
 import sqlite3
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,12 +16,22 @@ from typing import Any
 import aiohttp
 import psutil
 import redis
+import requests
 
 from bench.cpu import spent
 from bench.load import Load
 from bench.verifications import child, store
 from tests.servers.odd import answering
-from tests.stack import Deployment, Process, free_port, redis_server, s3compatible, until
+from tests.stack import (
+    DROPOFF,
+    Deployment,
+    Process,
+    clean_environment,
+    free_port,
+    redis_server,
+    s3compatible,
+    until,
+)
 from tests.types.every import STORAGES, settings_at
 from tests.types.gcs import TOKEN
 from tests.types.s3 import LOCATED
@@ -388,6 +399,43 @@ async def _verifications(url: str, key: str, body: Any, count: int) -> None:
         await asyncio.gather(*(one_after_another() for _ in range(16)))
 
 
+def starting(times: int = 5) -> Rows:
+    """How long `dropoff up` takes on a new folder until it is ready, its CPU until then, and how long `dropoff --help`
+    takes: seconds, medians."""
+    ready, cpu, told = [], [], []
+    for _ in range(times):
+        began = time.perf_counter()
+        subprocess.run((*DROPOFF, "--help"), env=clean_environment(), check=True, stdout=subprocess.DEVNULL)
+        told.append(time.perf_counter() - began)
+        with tempfile.TemporaryDirectory() as folder:
+            port = free_port()
+            up = Process(
+                (*DROPOFF, "up", "--port", str(port), "--data", folder), Path(folder) / "log", clean_environment()
+            )
+            began = time.perf_counter()
+            up.start()
+            try:
+                until(lambda port=port: _is_ready(port), "it is ready", pause=0.01)
+                ready.append(time.perf_counter() - began)
+                assert up.popen
+                all_of_it = [psutil.Process(up.popen.pid)]
+                all_of_it += all_of_it[0].children(recursive=True)
+                cpu.append(sum(sum(each.cpu_times()[:4]) for each in all_of_it))
+            finally:
+                up.stop()
+    return {
+        "`dropoff up` to ready, s": statistics.median(ready),
+        "`dropoff up` to ready, CPU, s": statistics.median(cpu),
+        "`dropoff --help`, s": statistics.median(told),
+    }
+
+
+def _is_ready(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(requests.get(f"http://127.0.0.1:{port}/readyz", timeout=5).ok)
+    return False
+
+
 async def _while(work: Any, measure: Any) -> tuple[list[float], float]:
     """What `measure` gave while `work` was done, and how many seconds that took."""
     began, done = time.perf_counter(), asyncio.ensure_future(asyncio.to_thread(work))
@@ -400,5 +448,5 @@ async def _while(work: Any, measure: Any) -> tuple[list[float], float]:
 
 ROWS = {
     each.__name__: each
-    for each in (neighbours, plain, reads, overload, memory, tail, million, types, deliveries, transfers)
+    for each in (neighbours, plain, reads, overload, memory, tail, million, types, deliveries, transfers, starting)
 }

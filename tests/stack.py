@@ -174,15 +174,16 @@ def free_port() -> int:
             return port
 
 
-def until(check: Callable[[], Any], what: str, seconds: float = START_SECONDS) -> Any:
-    """The first true value of `check`; fails loudly when there was none in time."""
+def until(check: Callable[[], Any], what: str, seconds: float = START_SECONDS, *, pause: float = 0.05) -> Any:
+    """The first true value of `check`, which is asked again after each `pause`; fails loudly when there was none in
+    time."""
     ends = time.monotonic() + seconds
     while True:
         if value := check():
             return value
         if time.monotonic() > ends:
             raise AssertionError(f"{what}: not within {seconds} seconds")
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 async def eventually(check: Callable[[], Any], what: str, seconds: float = START_SECONDS) -> Any:
