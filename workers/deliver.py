@@ -10,10 +10,10 @@ from functools import partial
 
 import structlog
 
-from app.domain.delivery import AnyFault, SourceFault
+from app.domain.delivery import AnyFault, Refusal, SourceFault
 from app.domain.faults import Fault
 from app.domain.types.base import Spec
-from app.domain.verification import Location, advice
+from app.domain.verification import Location, Step, advice
 from workers.egress.wire import measure
 from workers.source import Reader, Source, SourceRefused
 from workers.storage.multipart import (
@@ -27,7 +27,7 @@ from workers.storage.multipart import (
 )
 from workers.storage.port import ONE_PUT, SLOWEST, Bucket, Provider, Uploaded, UploadGone, digest
 from workers.storage.refusals import Refused
-from workers.verify import reached
+from workers.verify import failed_step, reached
 
 log = structlog.get_logger()
 
@@ -58,11 +58,11 @@ class Delivered:
 
 @dataclass(frozen=True)
 class NotDelivered:
-    """Why nothing was delivered, in words for the customer."""
+    """Why nothing was delivered, in words for the customer, and what the store said if it is the store's doing."""
 
     fault: AnyFault
     message: str
-    request_id: str | None = None
+    refusal: Refusal | None = None
 
 
 class Memory:
@@ -138,12 +138,12 @@ async def deliver(
     becomes of this process, and afterwards None, unless something of it may be left. `abandoned` is such an id. With
     `repeated` the file was begun before, by who may have had no time to tell of an id.
     """
-    began, host = time.monotonic(), provider.host(spec)
+    began, host, opened = time.monotonic(), provider.host(spec), False
     with measure() as wire:
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 bucket = await provider.open(spec, location)
-            host = bucket.host
+            host, opened = bucket.host, True
             if abandoned and await abandon(bucket.begun(file.key, abandoned), file.key):
                 await on_begun(None)
             if repeated and file.bytes > ONE_PUT:
@@ -157,7 +157,8 @@ async def deliver(
             return NotDelivered(refused.fault, refused.message)
         except (Refused, TimeoutError) as error:
             refusal = error if isinstance(error, Refused) else Refused(Fault.TIMEOUT)
-            return _refused(reached(spec, wire, refusal), spec, host, file, time.monotonic() - began)
+            step = failed_step(wire, refusal) if opened else Step.LOCATE
+            return _refused(reached(spec, wire, refusal), step, spec, host, file, time.monotonic() - began)
     on_progress(file.bytes)
     return Delivered(uploaded, file.bytes)
 
@@ -228,11 +229,14 @@ def _require(file: File, sha256: str) -> None:
         raise SourceRefused(SourceFault.CHANGED, "it has another SHA-256")
 
 
-def _refused(refused: Refused, spec: Spec, host: str, file: File, seconds: float) -> NotDelivered:
+def _refused(refused: Refused, step: Step, spec: Spec, host: str, file: File, seconds: float) -> NotDelivered:
     message = advice(spec, refused.fault, host=host, key=file.key, seconds=seconds, detail=refused.detail)
     # A host may answer with the credentials that it was sent.
-    request_id = None if refused.request_id in spec.secrets().values() else refused.request_id
-    return NotDelivered(refused.fault, message, request_id)
+    secrets = spec.secrets().values()
+    provider_code, request_id = (
+        None if said in secrets else said for said in (refused.provider_code, refused.request_id)
+    )
+    return NotDelivered(refused.fault, message, Refusal(step, provider_code, refused.status, request_id))
 
 
 def broken() -> NotDelivered:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import redis.exceptions
 import structlog
@@ -158,7 +158,7 @@ class Deliveries:
             left = _LEFT if self._underway[job.id].upload else ""
             return self._says(
                 job, DeliveryState.FAILED, self._underway[job.id].sent,
-                fault=outcome.fault, message=outcome.message + left, request_id=outcome.request_id,
+                fault=outcome.fault, message=outcome.message + left, refusal=outcome.refusal,
             )  # fmt: skip
         uploaded = outcome.uploaded
         return self._says(
@@ -176,11 +176,12 @@ class Deliveries:
     def _tell(self, job: DeliveryJob, report: DeliveryReport, began: float) -> None:
         seconds = time.monotonic() - began
         metrics.DELIVERIES.labels(job.spec.type, report.fault or report.state).observe(seconds)
+        said = asdict(report.refusal) if report.refusal else {"request_id": report.request_id}
         metrics.DELIVERED_BYTES.labels(job.spec.type).inc(report.sent if report.state is DeliveryState.OK else 0)
         log.info(
             "delivery finished",
             destination=job.destination, type=job.spec.type, state=report.state, code=report.fault, bytes=job.bytes,
-            ms=round(seconds * 1000), request_id=report.request_id, attempt=job.attempt,
+            ms=round(seconds * 1000), attempt=job.attempt, **said,
         )  # fmt: skip
 
     async def _report(self, report: DeliveryReport) -> None:

@@ -407,9 +407,17 @@ def _connected(run: _Run, wire: Wire) -> None:
     run.steps.append(StepReport.passed(Step.CONNECT, wire.connect_ms or 0))
 
 
+def failed_step(wire: Wire, refused: Refused) -> Step:
+    """At which step an upload was refused: where no connection was made, by the name if that did not resolve, else by
+    the connection itself."""
+    if wire.connected:
+        return Step.UPLOAD
+    unresolved = refused.fault is Fault.HOST_NOT_FOUND or (wire.resolving and refused.fault is Fault.TIMEOUT)
+    return Step.RESOLVE if unresolved else Step.CONNECT
+
+
 def _not_connected(run: _Run, wire: Wire, refused: Refused, since: float) -> None:
-    """The connection was not made: by the name if that did not resolve, else by the connection itself."""
-    if refused.fault is Fault.HOST_NOT_FOUND or (wire.resolving and refused.fault is Fault.TIMEOUT):
+    if failed_step(wire, refused) is Step.RESOLVE:
         run.fail(Step.RESOLVE, reached(run.spec, wire, refused), since)
         run.skip((Step.CONNECT,), "the host was not found")
     else:

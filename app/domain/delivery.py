@@ -25,6 +25,7 @@ from app.domain.listing import (
     unknown_parameters,
 )
 from app.domain.result_set import ResultFile
+from app.domain.verification import Step, provider_words
 
 
 class SourceFault(StrEnum):
@@ -117,6 +118,22 @@ def pause_before(attempt: int) -> timedelta:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """At which step of a delivery the store refused it, and the provider's own code, HTTP status and request id as far
+    as the provider gave them; the names are those of a verification's report."""
+
+    step: Step
+    provider_code: str | None = None
+    status: int | None = None
+    request_id: str | None = None
+
+    def as_text(self) -> str:
+        """One sentence for a person."""
+        said = ", ".join(provider_words(self.provider_code, self.status, self.request_id))
+        return f"The step {self.step} failed: {said}." if said else f"The step {self.step} failed."
+
+
+@dataclass(frozen=True)
 class ResultSet:
     """A result set as it is kept; `collection_name` is what the collection was called when it was announced."""
 
@@ -150,7 +167,8 @@ class DestinationStatus:
 class Delivery:
     """One file on its way to one destination, or there. `key`, `etag`, `version` and `request_id` are the receipt;
     `sent` is how many bytes the store has confirmed so far. `delivered_at` is when the last copy arrived, which the
-    receipt is of: of one that is made again, until the next has arrived, the one before."""
+    receipt is of: of one that is made again, until the next has arrived, the one before. `refusal` has the fields of a
+    Refusal, where the store refused the last attempt."""
 
     id: str
     account: int
@@ -170,6 +188,7 @@ class Delivery:
     ended_at: datetime | None = None
     fault: str | None = None
     message: str | None = None
+    refusal: Mapping[str, Any] | None = None
     key: str | None = None
     etag: str | None = None
     version: str | None = None
@@ -227,6 +246,7 @@ class Outcome:
     returned: bool = False
     fault: str | None = None
     message: str | None = None
+    refusal: Refusal | None = None
     etag: str | None = None
     version: str | None = None
     request_id: str | None = None

@@ -58,11 +58,16 @@ class StepReport(BaseModel):
 
     def as_text(self) -> str:
         """One line for a person."""
-        labelled = {"HTTP": self.status, "request id": self.request_id}
-        labels = [f"{label} {value}" for label, value in labelled.items() if value is not None]
-        details = [detail for detail in (self.reason, self.code, self.provider_code, *labels) if detail]
+        said = provider_words(self.provider_code, self.status, self.request_id)
+        details = [detail for detail in (self.reason, self.code, *said) if detail]
         duration = "" if self.ms is None else f"{self.ms} ms"
         return f"{self.step:10}{self.outcome:8}{duration:>9}  {', '.join(details)}".rstrip()
+
+
+def provider_words(code: str | None, status: int | None, request_id: str | None) -> list[str]:
+    """What a provider has given of these, for a person."""
+    labelled = {"": code, "HTTP ": status, "request id ": request_id}
+    return [f"{label}{value}" for label, value in labelled.items() if value is not None]
 
 
 def advice(spec: Spec, fault: Fault, *, host: str, key: str, seconds: float, detail: str) -> str:

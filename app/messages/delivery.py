@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from app.domain.delivery import AnyFault, DeliveryState
+from app.domain.delivery import AnyFault, DeliveryState, Refusal
 from app.domain.verification import UNKNOWN_LOCATION, Location
 from app.messages.job import Owned, SealedSpec
 
@@ -45,9 +45,9 @@ class DeliveryJob(Owned):
 class DeliveryReport(BaseModel):
     """What a worker says of the dispatch `lease` of a delivery, at a time of Redis' clock.
 
-    UPLOADING renews the lease; OK has the receipt; FAILED has the fault; PENDING hands the delivery back, because the
-    worker ends. `sent` is how many bytes the store has confirmed, `upload` the id of what is unfinished there, and
-    `account` the job's owner.
+    UPLOADING renews the lease; OK has the receipt; FAILED has the fault, and the refusal where it is the store's;
+    PENDING hands the delivery back, because the worker ends. `sent` is how many bytes the store has confirmed, `upload`
+    the id of what is unfinished there, and `account` the job's owner.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -67,6 +67,7 @@ class DeliveryReport(BaseModel):
     request_id: str | None = None
     fault: AnyFault | None = None
     message: str | None = None
+    refusal: Refusal | None = None
 
     def content(self) -> dict[str, Any]:
         """The report, to be sealed."""

@@ -283,8 +283,10 @@ def outcome_of(report: DeliveryReport) -> Outcome:
             receipt = {"etag": report.etag, "version": report.version, "request_id": report.request_id}
             return says(DeliveryState.OK, text=f"{report.file}: delivered, {report.sent} bytes.", **receipt)
     fault: AnyFault = report.fault or Fault.INTERNAL_ERROR
-    failed: dict[str, Any] = {"fault": fault, "message": report.message, "request_id": report.request_id}
+    failed: dict[str, Any] = {"fault": fault, "message": report.message, "refusal": report.refusal}
     told = f"{report.file}: {report.message}"
+    if report.refusal:
+        told = f"{told} {report.refusal.as_text()}"
     if is_tried_again(fault, report.attempt):
         due = at + pause_before(report.attempt + 1)
         later = f"{told} It is tried again at {due:%Y-%m-%d %H:%M:%S} UTC."

@@ -80,7 +80,7 @@ def failed_deliveries(connection: Connection, failed: Mapping[str, datetime]) ->
         *(DeliveryRow.id, DeliveryRow.account_id, AccountRow.name.label("account_name"), DeliveryRow.destination_id),
         *(DestinationRow.name.label("destination_name"), DeliveryRow.collection_id, ResultSetRow.collection_name),
         *(DeliveryRow.result_set_id, ResultFileRow.name, ResultFileRow.bytes, DeliveryRow.key, DeliveryRow.attempts),
-        *(DeliveryRow.fault, DeliveryRow.message),
+        *(DeliveryRow.fault, DeliveryRow.message, DeliveryRow.refusal),
     )
     found = (
         select(*columns)
@@ -98,7 +98,7 @@ def failed_deliveries(connection: Connection, failed: Mapping[str, datetime]) ->
                 "id": row.id, **_account(row), **_destination(row),
                 "collection_id": row.collection_id, "collection_name": row.collection_name,
                 "result_set_id": row.result_set_id, "name": row.name, "bytes": row.bytes, "key": row.key,
-                "attempts": row.attempts, "fault": row.fault, "message": row.message,
+                "attempts": row.attempts, "fault": row.fault, "message": row.message, "refusal": row.refusal,
             },
         )
         for row in (connection.execute(found).all() if failed else ())

@@ -1,7 +1,7 @@
 """The outbox of deliveries: which are due, who has which, and what became of each."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
@@ -281,19 +281,24 @@ def _noting(outcome: Outcome) -> Update:
             values |= {"sent": outcome.sent, "leased_until": outcome.leased_until}
             states = [DeliveryState.UPLOADING]
         case DeliveryState.PENDING:
-            values |= {"due_at": outcome.due_at, "sent": 0, "fault": outcome.fault, "message": outcome.message}
+            values |= {"due_at": outcome.due_at, "sent": 0, **_why(outcome)}
             if outcome.returned:
                 values["attempts"] = DeliveryRow.attempts - 1
         case DeliveryState.SKIPPED:
             values |= _unsent(outcome)
         case _:
-            values |= {"ended_at": outcome.at, "fault": outcome.fault, "message": outcome.message}
+            values |= {"ended_at": outcome.at, **_why(outcome)}
     if outcome.state is DeliveryState.OK:
         receipt = {"etag": outcome.etag, "version": outcome.version, "request_id": outcome.request_id}
         values |= {"sent": outcome.sent, **receipt}
     which = (*_held(outcome.delivery, outcome.lease), DeliveryRow.state.in_(states))
     told = (DeliveryRow.id, DeliveryRow.state, DeliveryRow.fault, DeliveryRow.message)
     return update(DeliveryRow).where(*which).values(**values).returning(*told, *_SET, DeliveryRow.destination_id)
+
+
+def _why(outcome: Outcome) -> dict[str, Any]:
+    refusal = asdict(outcome.refusal) if outcome.refusal else None
+    return {"fault": outcome.fault, "message": outcome.message, "refusal": refusal}
 
 
 def _unsent(outcome: Outcome) -> dict[str, Any]:
@@ -306,6 +311,7 @@ def _unsent(outcome: Outcome) -> dict[str, Any]:
         "began_at": case((arrived, null()), else_=DeliveryRow.began_at),
         "ended_at": func.coalesce(DeliveryRow.delivered_at, literal(outcome.at, UtcDateTime)),
         "fault": None,
+        "refusal": None,
         "message": case((arrived, null()), else_=literal(outcome.message, Text)),
     }
 
@@ -385,7 +391,7 @@ def redeliver(connection: Connection, which: Any, at: datetime, text: str, *, ne
     values: dict[str, Any] = {
         # Those that were announced first come first.
         "due_at": DeliveryRow.created_at, "state": DeliveryState.PENDING, "attempts": 0, "sent": 0, "lease": None,
-        "changed_at": at, "ended_at": None, "fault": None, "message": None,
+        "changed_at": at, "ended_at": None, "fault": None, "message": None, "refusal": None,
         # The copy that is there stays there until the next has arrived.
         "delivered_at": arrived,
     }  # fmt: skip

@@ -453,6 +453,7 @@ def _delivery(row: DeliveryRow, file: ResultFileRow) -> Delivery:
         ended_at=row.ended_at,
         fault=row.fault,
         message=row.message,
+        refusal=row.refusal,
         key=row.key,
         etag=row.etag,
         version=row.version,

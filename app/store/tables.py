@@ -204,7 +204,8 @@ class DeliveryRow(Table):
     was announced or last asked for. `key` is chosen by the first of them and kept, so that no file is there twice.
     `upload` is, sealed, the id of an upload in parts that was begun and of which something may be left.
     `delivered_at` is, of one that was made again, when the copy arrived that `etag`, `version` and `request_id` are of;
-    of others that is `ended_at`. There is no reference to the destination, which may be deleted before it.
+    of others that is `ended_at`. `refusal` is what the store said of the failure that `fault` and `message` tell of, if
+    it was the store's. There is no reference to the destination, which may be deleted before it.
     """
 
     __tablename__ = "deliveries"
@@ -245,6 +246,7 @@ class DeliveryRow(Table):
     worker: Mapped[str | None] = mapped_column(String(255))
     fault: Mapped[str | None] = mapped_column(String(64))
     message: Mapped[str | None] = mapped_column(Text)
+    refusal: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     key: Mapped[str | None] = mapped_column(String(1024))
     etag: Mapped[str | None] = mapped_column(String(255))
     version: Mapped[str | None] = mapped_column(String(1024))

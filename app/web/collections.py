@@ -200,6 +200,7 @@ def receipt(delivery: Delivery) -> Mapping[str, Any]:
         "attempts": delivery.attempts,
         "fault": delivery.fault,
         "message": delivery.message,
+        "refusal": delivery.refusal,
         "key": delivery.key,
         "etag": delivery.etag,
         "version_id": delivery.version,

@@ -27,6 +27,7 @@ MB = 1_000_000
 DENIED = (
     "The key may not write to results/ in customer-results: allow it to put objects there, or correct s3_path_prefix."
 )
+SAID = {"step": "upload", "provider_code": "AccessDenied", "status": 403, "request_id": "4442587FB7D0A2F9"}
 GONE = "The file is not at its source: the platform that announced it has to put it there."
 FILES = (
     ("Collection_Results_9E867FAA_4_Page_1.json", 512 * MB, DeliveryState.UPLOADING, 128 * MB, None, None),
@@ -83,6 +84,7 @@ class Shipments:
         now = datetime.now(UTC)
         ended = now if state in (DeliveryState.FAILED, DeliveryState.OK) else None
         values: dict[str, Any] = {"state": state, "sent": sent, "fault": fault, "message": message, "ended_at": ended}
+        values["refusal"] = SAID if fault is Fault.WRITE_DENIED else None
         if state is DeliveryState.PENDING:
             values["attempts"] = 0
         else:

@@ -307,6 +307,8 @@ async def test_deliveries_are_seen_to_move_and_what_failed_is_delivered_again(
     facts = {
         "Sent": "16 MB of 48 MB", "Destination": "Northwind 4F2A6C19D0E7", "Type": "s3", "Bucket": "customer-results",
         "Host, as last verified": "s3.eu-west-1.amazonaws.com", "Code": "write_denied", "Attempts": "1",
+        "Step that failed": "upload", "Provider’s code": "AccessDenied", "HTTP status": "403",
+        "Provider’s request id": "4442587FB7D0A2F9",
         "Key": "results/Collection_Results_9E867FAA_4_Page_4.json",
     }  # fmt: skip
     for name, value in facts.items():

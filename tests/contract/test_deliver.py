@@ -129,6 +129,8 @@ async def test_a_refusal_is_told_by_its_fault_and_nothing_is_left(
     assert isinstance(outcome, NotDelivered)
     assert outcome.fault == backend.verdict(case)[0]
     assert backend.blames[case] in outcome.message
+    assert outcome.refusal and outcome.refusal.step in ("locate", "upload")
+    assert outcome.refusal.provider_code and outcome.refusal.status in range(400, 500)
     assert not any(secret in repr(outcome) for secret in backend.secrets)
     assert backend.objects() == before
 

@@ -218,6 +218,9 @@ def test_a_mended_destination_gets_what_it_missed_by_itself(platform: Platform, 
         until(lambda: platform.status(collection, destination) == "failed", "it fails at once")
         found = platform.result_set(collection)
         assert {each["fault"] for each in found["files"]} == {"secret_mismatch"}
+        said = {"step": "upload", "provider_code": "SignatureDoesNotMatch", "status": 403, "request_id": None}
+        assert [each["refusal"] for each in found["files"]] == [said] * 3
+        assert "SignatureDoesNotMatch, HTTP 403." in found["destination_status"][destination]["log"][0]["text"]
         assert "s3_secret_access_key" in found["destination_status"][destination]["log"][0]["text"]
         assert platform.customer.verify(destination=destination).json["verification"]["ok"] is False
         assert platform.status(collection, destination) == "failed"

@@ -11,10 +11,11 @@ import pytest
 from redis.asyncio import Redis
 
 from app.domain.collection import CollectionDraft
-from app.domain.delivery import ATTEMPTS, Delivery, DeliveryState, SourceFault, pause_before
+from app.domain.delivery import ATTEMPTS, Delivery, DeliveryState, Refusal, SourceFault, pause_before
 from app.domain.destination import Destination
 from app.domain.faults import Fault
 from app.domain.result_set import ResultFile, ResultSetDraft
+from app.domain.verification import Step
 from app.messages.broker import opened
 from app.messages.clock import Clock
 from app.messages.delivery import DeliveryJob, DeliveryReport
@@ -198,6 +199,26 @@ def test_what_may_pass_is_tried_again_and_the_rest_ends(
     assert (outcome.state, outcome.failing, outcome.fault) == (state, failing, fault)
     assert (outcome.due_at is not None) is (state == "pending")
     assert outcome.text.startswith("f: Because.")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (None, "f: Because."),
+        (Refusal(Step.CONNECT), "f: Because. The step connect failed."),
+        (
+            Refusal(Step.UPLOAD, "AccessDenied", 403, "4F"),
+            "f: Because. The step upload failed: AccessDenied, HTTP 403, request id 4F.",
+        ),
+    ],
+)
+def test_what_the_store_said_is_noted_and_in_the_log(said: Refusal | None, told: str) -> None:
+    report = DeliveryReport(
+        delivery="d", lease="l", attempt=1, file="f", worker="w", at=1.0, state=DeliveryState.FAILED,
+        fault=Fault.WRITE_DENIED, message="Because.", refusal=said,
+    )  # fmt: skip
+    outcome = outcome_of(DeliveryReport.model_validate(report.content()))
+    assert (outcome.refusal, outcome.text) == (said, told)
 
 
 def test_eight_pauses_are_a_day_and_a_bit_and_each_is_longer_than_the_one_before() -> None:

@@ -19,11 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from app.cli.commands import main
-from app.domain.delivery import ATTEMPTS, DeliveryState, Redelivery, SourceFault
+from app.domain.delivery import ATTEMPTS, DeliveryState, Redelivery, Refusal, SourceFault
 from app.domain.destination import timestamp
 from app.domain.faults import Fault
 from app.domain.notification import TRIED_FOR, Event, EventType, NotificationState, pause_after
-from app.domain.verification import Report
+from app.domain.verification import Report, Step
 from app.messages.clock import Clock
 from app.messages.sealing import new_key
 from app.observe import metrics
@@ -160,6 +160,7 @@ async def test_a_delivery_that_failed_and_the_destination_that_is_to_blame_are_t
     await shelf.announce(3)
     first, second, third = sorted(await shelf.claim(), key=lambda each: each.file.name)
     why = {"fault": Fault.SECRET_MISMATCH, "message": "Send s3_secret_access_key again.", "failing": True}
+    why["refusal"] = Refusal(Step.UPLOAD, "SignatureDoesNotMatch", 403, "r")
     await shelf.outbox.settle([noted(each, DeliveryState.FAILED, **why) for each in (first, second)])
     await shelf.outbox.settle([noted(third, DeliveryState.PENDING, due_at=NOW, fault=Fault.THROTTLED)])
     failed, _, failing = await shelf.payloads()
@@ -169,6 +170,7 @@ async def test_a_delivery_that_failed_and_the_destination_that_is_to_blame_are_t
     assert failed["data"] == {
         "id": first.id, **place, "collection_id": "c", "collection_name": "Name", "result_set_id": 1,
         "name": first.file.name, "bytes": 3, "key": f"k/{first.file.name}", "attempts": 1, **words,
+        "refusal": {"step": "upload", "provider_code": "SignatureDoesNotMatch", "status": 403, "request_id": "r"},
     }  # fmt: skip
     assert failing["data"] == {**place, "type": "s3", "failing_since": "2026-03-01T12:00:00Z", **words}
     assert "sealed" not in json.dumps(await shelf.payloads())

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from app.domain.delivery import (
     DeliveryState,
     Outcome,
     Redelivery,
+    Refusal,
     SourceFault,
 )
 from app.domain.destination import Destination, Query
@@ -31,7 +32,7 @@ from app.domain.errors import (
 )
 from app.domain.faults import Fault
 from app.domain.result_set import ResultFile, ResultSetDraft
-from app.domain.verification import Report
+from app.domain.verification import Report, Step
 from app.store.accounts import Accounts
 from app.store.collections import CollectionRepository
 from app.store.destinations import DestinationRepository
@@ -314,6 +315,25 @@ async def test_what_is_tried_again_waits_and_what_was_returned_does_not_count(sh
     assert [(each.id, each.attempt) for each in (now, then)] == [(returned.id, 1), (throttled.id, 2)]
 
 
+async def test_what_the_store_said_is_that_of_the_last_failure(shelf: Shelf) -> None:
+    await shelf.destination(ONE)
+    await shelf.announce()
+
+    async def told(state: DeliveryState, **changes: Any) -> Mapping[str, Any] | None:
+        (claimed,) = await shelf.claim()
+        await shelf.outbox.settle([noted(claimed, state, due_at=NOW, **changes)])
+        (found,) = (await shelf.seen())[ONE]
+        return found.refusal
+
+    refusal = Refusal(Step.UPLOAD, "SlowDown", 503)
+    said = {"step": "upload", "provider_code": "SlowDown", "status": 503, "request_id": None}
+    assert await told(DeliveryState.PENDING, fault=Fault.THROTTLED, refusal=refusal) == said
+    assert await told(DeliveryState.PENDING, fault=SourceFault.UNAVAILABLE) is None
+    assert await told(DeliveryState.FAILED, fault=Fault.THROTTLED, refusal=refusal) == said
+    assert (await shelf.result_sets.redeliver(shelf.mine, "c", 1, Redelivery(), NOW)).count == 1
+    assert (await shelf.seen())[ONE][0].refusal is None
+
+
 async def test_the_key_that_was_chosen_first_stays(shelf: Shelf) -> None:
     await shelf.destination(ONE)
     await shelf.announce()
@@ -493,11 +513,15 @@ async def test_a_copy_that_is_there_keeps_its_receipt_until_the_next_has_arrived
     found = await again(DeliveryState.SKIPPED, message="It was disabled.", text="It was disabled.")
     assert (found.state, found.message, found.fault, found.sent) == ("ok", None, None, 3)
     assert (found.etag, found.version, found.request_id, found.ended_at) == ("e1", "v1", "r1", NOW)
-    # It failed, and the copy that is there is the one before.
-    found = await again(DeliveryState.FAILED, fault=Fault.WRITE_DENIED, message="m")
+    # It failed, and the copy that is there is the one before; what the store said of the failure is its own.
+    refusal = Refusal(Step.UPLOAD, "AccessDenied", 403, "r0")
+    found = await again(DeliveryState.FAILED, fault=Fault.WRITE_DENIED, message="m", refusal=refusal)
     assert (found.state, found.fault, found.ended_at) == ("failed", "write_denied", NOW + LEASE)
+    said = {"step": "upload", "provider_code": "AccessDenied", "status": 403, "request_id": "r0"}
+    assert found.refusal == said
     assert (found.etag, found.version, found.request_id, found.delivered_at) == ("e1", "v1", "r1", NOW)
-    assert (await again(DeliveryState.SKIPPED)).state == "ok"
+    found = await again(DeliveryState.SKIPPED)
+    assert (found.state, found.refusal) == ("ok", None)
     found = await again(DeliveryState.OK, etag="e2", version="v2", request_id="r2", sent=3)
     assert (found.etag, found.ended_at, found.delivered_at) == ("e2", NOW + LEASE, NOW + LEASE)
 

@@ -702,7 +702,8 @@ async function openDelivery(id) {
     const there = await destinationOf(delivery);
     moving = ["pending", "uploading"].includes(delivery.status) ? id : null;
     const fact = (name, value, look = "") => (value || value === 0 ? el("div", { class: look }, el("dt", {}, name), el("dd", {}, ...[value].flat())) : null);
-    const code = (value) => value && el("code", {}, value);
+    const code = (value) => value && el("code", {}, String(value));
+    const refusal = delivery.refusal;
     const at = (value) => value && new Date(value).toLocaleString("en-GB");
     const account = encodeURIComponent(delivery.account_name);
     const all = actButton("Redeliver all that failed there", "all", "", async () => {
@@ -716,9 +717,10 @@ async function openDelivery(id) {
       delivery.status === "failed" ? el("p", { class: "buttons" }, redeliverButton(delivery), all) : null,
       el("dl", { class: "facts" }, fact("File", code(delivery.name), "whole"), fact("Account", delivery.account_name), fact("Destination", [there ? `${there.name} ` : "", code(delivery.destination)]),
         fact("Type", there?.type), fact("Bucket", code(there?.bucket)), fact("Host, as last verified", there?.host, "whole"), fact("The destination fails since", at(there?.failing_since)), fact("Code", code(delivery.fault)),
+        refusal && [fact("Step that failed", refusal.step), fact("Provider’s code", code(refusal.provider_code)), fact("HTTP status", code(refusal.status)), fact("Provider’s request id", code(refusal.request_id))],
         fact("Collection", code(delivery.collection_id)), fact("Result set", String(delivery.result_set_id)), fact("Sent", `${bytes(delivery.sent)} of ${bytes(delivery.bytes)}`), fact("Attempts", String(delivery.attempts)),
         fact("Announced", at(delivery.created_at)), fact("Begun", at(delivery.began_at)), fact("Ended", at(delivery.ended_at)), fact("Next attempt", at(delivery.due_at)), fact("Worker", code(delivery.worker)),
-        fact("Key", code(delivery.key), "whole"), fact("SHA-256", code(delivery.sha256), "whole"), fact("ETag", code(delivery.etag)), fact("Version", code(delivery.version_id)), fact("Request id at the store", code(delivery.request_id)))];
+        fact("Key", code(delivery.key), "whole"), fact("SHA-256", code(delivery.sha256), "whole"), fact("ETag", code(delivery.etag)), fact("Version", code(delivery.version_id)), fact("Request id of the copy that arrived", code(delivery.request_id)))];
   });
 }
 

@@ -39,7 +39,7 @@ from app.domain.leftover import LeftoverState
 from app.domain.listing import LIMIT
 from app.domain.result_set import LARGEST_ID
 from app.domain.types import SPECS
-from app.domain.verification import VerificationFailed
+from app.domain.verification import Step, VerificationFailed
 from app.monitor.job import JobState
 from app.web.body import JSON
 
@@ -173,6 +173,21 @@ _CREATE = Operation(
 KEY_ID = {"type": "string", "pattern": "^[0-9a-f]{12}$"}
 _NAME = {"type": "string", "minLength": 1, "maxLength": NAME_LIMIT}
 DELIVERY_ID = {"type": "string", "pattern": "^[0-9A-F]{16}$"}
+_SAID = {"type": ["string", "null"]}
+REFUSAL = {
+    "anyOf": [
+        closed(
+            {
+                "step": {"enum": [*Step]},
+                "provider_code": _SAID,
+                "status": {"type": ["integer", "null"], "description": "The HTTP status."},
+                "request_id": _SAID,
+            }
+        ),
+        {"type": "null"},
+    ],
+    "description": "At which step the store refused the last attempt, and its words; null where it was not the store.",
+}
 COLLECTION_ID = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 RESULT_SET_ID = {"type": "integer", "minimum": 0, "maximum": LARGEST_ID}
 _ACCOUNT = _query("account", "With the operator's key: the name of the account that is meant.", type="string")

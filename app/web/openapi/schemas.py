@@ -18,7 +18,17 @@ from app.domain.types.base import Spec
 from app.domain.verification import Report
 from app.monitor.job import JobState
 from app.web.openapi import examples
-from app.web.openapi.operations import COLLECTION_ID, DELIVERY_ID, ID, KEY_ID, RESULT_SET_ID, Schema, closed, ref
+from app.web.openapi.operations import (
+    COLLECTION_ID,
+    DELIVERY_ID,
+    ID,
+    KEY_ID,
+    REFUSAL,
+    RESULT_SET_ID,
+    Schema,
+    closed,
+    ref,
+)
 
 _TEXT = {"type": "string", "minLength": 1}
 _TIME = {"type": "string", "format": "date-time"}
@@ -235,10 +245,11 @@ def _receipt() -> Schema:
         "attempts": count,
         "fault": {"enum": [*Fault, *SourceFault, None]},
         "message": text,
+        "refusal": REFUSAL,
         "key": {**text, "description": "Null until the first attempt."},
         "etag": text,
         "version_id": text,
-        "request_id": {**text, "description": "The provider's."},
+        "request_id": {**text, "description": "The provider's, of the copy that arrived last."},
         **dict.fromkeys(("created_at", "changed_at"), _TIME),
         **dict.fromkeys(("due_at", "began_at", "ended_at"), time),
         "delivered_at": {

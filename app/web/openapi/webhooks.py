@@ -5,7 +5,7 @@ from app.domain.faults import Fault
 from app.domain.notification import EventType
 from app.domain.types import SPECS
 from app.web.body import JSON
-from app.web.openapi.operations import COLLECTION_ID, DELIVERY_ID, ID, RESULT_SET_ID, Schema, closed, ref
+from app.web.openapi.operations import COLLECTION_ID, DELIVERY_ID, ID, REFUSAL, RESULT_SET_ID, Schema, closed, ref
 
 _TIME = {"type": "string", "format": "date-time"}
 _TEXT = {"type": "string"}
@@ -74,7 +74,7 @@ def _data() -> dict[EventType, Schema]:
         },
         EventType.DELIVERY_FAILED: {
             "id": DELIVERY_ID, **account, "destination": ID, "destination_name": _GONE, **of_set, **sizes,
-            "fault": {"enum": [*Fault, *SourceFault]}, "message": _TEXT,
+            "fault": {"enum": [*Fault, *SourceFault]}, "message": _TEXT, "refusal": REFUSAL,
         },
         EventType.DESTINATION_FAILING: {
             **destination, "failing_since": _TIME, "fault": {"enum": [*Fault]}, "message": _TEXT,
