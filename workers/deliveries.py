@@ -10,13 +10,13 @@ import structlog
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
-from app.domain.delivery import DeliveryState, is_tried_again
+from app.domain.delivery import DeliveryState
 from app.domain.types.base import Spec
 from app.messages.clock import Clock
 from app.messages.delivery import LEASE_SECONDS, REPORT_SECONDS, DeliveryJob, DeliveryReport
 from app.messages.keys import DELIVERY_REPORTS
 from app.messages.sealing import NotSealedByUs, Sealer
-from app.monitor import failures, traffic
+from app.monitor import traffic
 from app.observe import metrics
 from app.observe.background import Background
 from workers.deliver import Delivered, File, Memory, NotDelivered, broken, deliver
@@ -194,8 +194,6 @@ class Deliveries:
                 async with self._client.pipeline(transaction=False) as pipe:
                     pipe.rpush(DELIVERY_REPORTS, sealed)
                     traffic.note(pipe, report.at, more, ended, report.fault)
-                    if report.fault and not is_tried_again(report.fault, report.attempt):
-                        await failures.note_undelivered(pipe, report.at, report.fault, report.account)
                     await pipe.execute()
                 return
             except (redis.exceptions.RedisError, OSError):

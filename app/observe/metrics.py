@@ -58,6 +58,9 @@ DELIVERIES = Histogram(
     buckets=(*_SECONDS, 120, 300, 600, 1800, 3600),
 )
 DELIVERED_BYTES = Counter("dropoff_delivered_bytes", "Bytes of files that were delivered.", ["type"])
+DELIVERIES_FAILED = Counter(
+    "dropoff_deliveries_failed", "Deliveries that were given up, whoever decided it, by the fault.", ["code"]
+)
 UNENDED_DELIVERIES = Gauge(
     "dropoff_deliveries", "Deliveries that have not ended, by state: pending or uploading.", ["state"]
 )

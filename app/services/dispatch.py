@@ -22,6 +22,7 @@ from app.domain.delivery import (
     Outcome,
     blames_destination,
     is_tried_again,
+    parse_fault,
     pause_before,
 )
 from app.domain.faults import Fault, Role
@@ -33,6 +34,7 @@ from app.messages.clock import Clock
 from app.messages.delivery import LEASE_SECONDS, DeliveryJob, DeliveryReport
 from app.messages.keys import DELIVERY_QUEUE, DELIVERY_REPORTS
 from app.messages.sealing import NotSealedByUs, Sealer
+from app.monitor import failures, traffic
 from app.monitor.heartbeats import Heartbeats
 from app.observe import metrics
 from app.observe.background import Background
@@ -65,7 +67,7 @@ class OutboxStore(Protocol):
     ) -> list[Claimed]: ...
     async def under_way(self) -> int: ...
     async def settle(self, outcomes: Sequence[Outcome]) -> list[Outcome]: ...
-    async def expire(self, now: datetime) -> tuple[int, int]: ...
+    async def expire(self, now: datetime) -> tuple[int, list[Outcome]]: ...
 
 
 class Dispatcher:
@@ -138,7 +140,8 @@ class Dispatcher:
             return
         again, given_up = await self._store.expire(self._now())
         if again or given_up:
-            log.warning("deliveries lost with their workers", again=again, given_up=given_up)
+            log.warning("deliveries lost with their workers", again=again, given_up=len(given_up))
+        await self._tell(given_up, by_us=True)
 
     async def dispatch(self, room: int) -> int:
         """Hand up to `room` deliveries that are due to the workers: how many were due."""
@@ -163,7 +166,7 @@ class Dispatcher:
                 Outcome(job.id, job.lease, DeliveryState.PENDING, now, due_at=due, returned=True) for job in jobs
             ]
         if refused:
-            await self._store.settle(refused)
+            await self._tell(await self._store.settle(refused), by_us=True)
         return len(claimed)
 
     async def _publish(self, jobs: Sequence[DeliveryJob]) -> None:
@@ -179,7 +182,8 @@ class Dispatcher:
         """What a worker is told, or why it is told nothing."""
 
         def ends(state: DeliveryState, text: str, **more: Any) -> Outcome:
-            return Outcome(claimed.id, claimed.lease, state, now, text=text, message=text, **more)
+            about: dict[str, Any] = {"text": text, "message": text, "account": claimed.account_name}
+            return Outcome(claimed.id, claimed.lease, state, now, **about, **more)
 
         if claimed.sealed is None:
             return ends(DeliveryState.SKIPPED, "The destination was deleted before the file was delivered.")
@@ -243,13 +247,11 @@ class Dispatcher:
                 more: Any = await self._reports.lpop(DELIVERY_REPORTS, BATCH)
                 self._popped += more or []
         outcomes = [outcome for each in self._popped if (outcome := self._outcome(each))]
-        if outcomes:
-            noted = await self._store.settle(outcomes)
-            if any(each.state is not DeliveryState.UPLOADING for each in noted):
-                self.wake()
-            for each in noted:
-                _tell(each)
+        noted = await self._store.settle(outcomes) if outcomes else []
         self._popped = []
+        if any(each.state is not DeliveryState.UPLOADING for each in noted):
+            self.wake()
+        await self._tell(noted)
 
     def _outcome(self, sealed: bytes) -> Outcome | None:
         try:
@@ -261,6 +263,26 @@ class Dispatcher:
         # Where Google is the store, whoever knows it may write there.
         upload = self._sealer.seal({"id": report.upload}) if report.upload else None
         return replace(outcome_of(report), upload=upload)
+
+    async def _tell(self, noted: Sequence[Outcome], *, by_us: bool = False) -> None:
+        """Log and count what was `noted`, and thus happened once; `by_us` says that it is no worker's attempt. What
+        cannot be counted in Redis is for looking at, and hinders nothing."""
+        for each in noted:
+            _log(each)
+        failed = [(each, each.fault) for each in noted if each.state is DeliveryState.FAILED and each.fault]
+        for _, fault in failed:
+            metrics.DELIVERIES_FAILED.labels(fault).inc()
+        if not failed:
+            return
+        try:
+            async with self._client.pipeline(transaction=False) as pipe:
+                for each, fault in failed:
+                    await failures.note_undelivered(pipe, each.at.timestamp(), fault, each.account)
+                    if by_us:
+                        traffic.note(pipe, each.at.timestamp(), 0, each.state, parse_fault(fault))
+                await pipe.execute()
+        except (RedisError, OSError) as error:
+            log.info("failed deliveries not counted", deliveries=len(failed), error=type(error).__name__)
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.now(), UTC)
@@ -294,7 +316,7 @@ def outcome_of(report: DeliveryReport) -> Outcome:
     return says(DeliveryState.FAILED, text=told, failing=blames_destination(fault), **failed)
 
 
-def _tell(outcome: Outcome) -> None:
+def _log(outcome: Outcome) -> None:
     if outcome.state is DeliveryState.FAILED:
         log.warning("delivery failed", delivery=outcome.delivery, account=outcome.account, code=outcome.fault)
     elif outcome.state is not DeliveryState.UPLOADING:

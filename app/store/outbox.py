@@ -92,7 +92,7 @@ class Outbox(Transactions):
             ids = connection.scalars(taken).all()
             if not ids:
                 return []
-            claimed = [_claimed(row) for row in connection.execute(_whole(ids))]
+            claimed = [_claimed(row) for row in connection.execute(_whole(DeliveryRow.id.in_(ids)))]
             keys = {each.id: key for each in claimed if each.key is None and (key := key_of(each))}
             if keys:
                 rows = [{"delivery": delivery, "chosen": key} for delivery, key in keys.items()]
@@ -118,54 +118,50 @@ class Outbox(Transactions):
     async def settle(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Note what became of dispatches, in order, and return those that were noted: one whose delivery another
         dispatch has by now says nothing any more."""
+        return await self.write(lambda connection: self._note(connection, outcomes))
 
-        def note(connection: Connection) -> list[Outcome]:
-            noted: list[Outcome] = []
-            rows: list[Row[Any]] = []
-            blamed: list[tuple[datetime, Row[Any]]] = []
-            _lock_destinations(connection, [each.delivery for each in outcomes if each.failing])
-            for each in outcomes:
-                row = connection.execute(_noting(each)).one_or_none()
-                if row is None:
-                    continue
-                noted.append(each)
-                rows.append(row)
-                if each.failing:
-                    blamed.append((each.at, row))
-            failing = [
-                (at, row)
-                for at, row in sorted(blamed, key=lambda one: one[0])
-                if mark_failing(connection, row.destination_id, at, row.fault, row.message)
-            ]
-            lines = [
-                {**_place(row), "at": each.at, "text": each.text}
-                for each, row in zip(noted, rows, strict=True)
-                if each.text
-            ]
-            if lines:
-                connection.execute(insert(DeliveryLogRow), lines)
-            if self._notify and noted:
-                ends = [(each.at, row) for each, row in zip(noted, rows, strict=True) if row.state in _ENDED]
-                _tell(connection, ends, failing)
-            return noted
+    def _note(self, connection: Connection, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        noted: list[Outcome] = []
+        rows: list[Row[Any]] = []
+        blamed: list[tuple[datetime, Row[Any]]] = []
+        _lock_destinations(connection, [each.delivery for each in outcomes if each.failing])
+        for each in outcomes:
+            row = connection.execute(_noting(each)).one_or_none()
+            if row is None:
+                continue
+            noted.append(each)
+            rows.append(row)
+            if each.failing:
+                blamed.append((each.at, row))
+        failing = [
+            (at, row)
+            for at, row in sorted(blamed, key=lambda one: one[0])
+            if mark_failing(connection, row.destination_id, at, row.fault, row.message)
+        ]
+        lines = [
+            {**_place(row), "at": each.at, "text": each.text}
+            for each, row in zip(noted, rows, strict=True)
+            if each.text
+        ]
+        if lines:
+            connection.execute(insert(DeliveryLogRow), lines)
+        if self._notify and noted:
+            ends = [(each.at, row) for each, row in zip(noted, rows, strict=True) if row.state in _ENDED]
+            _tell(connection, ends, failing)
+        return noted
 
-        return await self.write(note)
-
-    async def expire(self, now: datetime) -> tuple[int, int]:
-        """End the leases that were not renewed: how many deliveries are due again at once, and how many were given up,
-        since that was their last attempt."""
+    async def expire(self, now: datetime) -> tuple[int, list[Outcome]]:
+        """End the leases that were not renewed: how many deliveries are due again at once, and what became of those
+        that were given up, since that was their last attempt."""
         over = (DeliveryRow.state == DeliveryState.UPLOADING, DeliveryRow.leased_until < now)
-        last = update(DeliveryRow).where(*over, DeliveryRow.attempts >= ATTEMPTS)
-        message = "The workers that carried this delivery out have ended before it did, again and again."
-        values = {"state": DeliveryState.FAILED, "fault": Fault.INTERNAL_ERROR, "message": message, "ended_at": now}
-        again = update(DeliveryRow).where(*over)
+        # What is locked is told of at this moment.
+        last = _whole(DeliveryRow.attempts >= ATTEMPTS, *over).with_for_update(of=DeliveryRow, skip_locked=True)
+        again = update(DeliveryRow).where(*over, DeliveryRow.attempts < ATTEMPTS)
 
-        def expire(connection: Connection) -> tuple[int, int]:
-            given_up = connection.execute(last.values(**values, changed_at=now).returning(DeliveryRow.id)).all()
-            if self._notify:
-                record(connection, failed_deliveries(connection, {row.id: now for row in given_up}))
+        def expire(connection: Connection) -> tuple[int, list[Outcome]]:
+            given_up = self._note(connection, [_given_up(row, now) for row in connection.execute(last).all()])
             due = again.values(state=DeliveryState.PENDING, due_at=now, changed_at=now)
-            return rows_changed(connection.execute(due)), len(given_up)
+            return rows_changed(connection.execute(due)), given_up
 
         return await self.write(expire)
 
@@ -213,11 +209,12 @@ def _chosen(now: datetime, per_destination: int, per_account: int) -> Select[str
 _CHOOSE_KEY = update(DeliveryRow).where(DeliveryRow.id == bindparam("delivery")).values(key=bindparam("chosen"))
 
 
-def _whole(ids: Sequence[str]) -> Select[*tuple[Any, ...]]:
-    """The deliveries `ids`, with their files and sets, and their destinations where they are still there."""
+def _whole(*which: Any) -> Select[*tuple[Any, ...]]:
+    """The deliveries `which`, with their files and sets, and their destinations where they are still there."""
     own = (
         *(DeliveryRow.id, DeliveryRow.lease, DeliveryRow.attempts, DeliveryRow.account_id, DeliveryRow.destination_id),
         *(DeliveryRow.collection_id, DeliveryRow.result_set_id, DeliveryRow.key, DeliveryRow.upload),
+        DeliveryRow.worker,
     )
     of_file = (
         *(ResultFileRow.name, ResultFileRow.source, ResultFileRow.bytes, ResultFileRow.sha256),
@@ -234,8 +231,19 @@ def _whole(ids: Sequence[str]) -> Select[*tuple[Any, ...]]:
         .join(ResultFileRow, FILE_OF_DELIVERY)
         .join(ResultSetRow, SET_OF_DELIVERY)
         .outerjoin(DestinationRow, and_(*_DESTINATION))
-        .where(DeliveryRow.id.in_(ids))
+        .where(*which)
     )
+
+
+_LOST = "The workers that carried this delivery out have ended before it did, again and again."
+
+
+def _given_up(row: Row[*tuple[Any, ...]], at: datetime) -> Outcome:
+    """What becomes of the delivery of `row`, whose last attempt nobody has told of."""
+    return Outcome(
+        row.id, row.lease, DeliveryState.FAILED, at, text=f"{row.name}: {_LOST}", message=_LOST,
+        fault=Fault.INTERNAL_ERROR, upload=row.upload, worker=row.worker, account=row.account_name,
+    )  # fmt: skip
 
 
 def _claimed(row: Row[*tuple[Any, ...]]) -> Claimed:

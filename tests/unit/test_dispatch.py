@@ -2,13 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from app.domain.collection import CollectionDraft
 from app.domain.delivery import ATTEMPTS, Delivery, DeliveryState, Refusal, SourceFault, pause_before
@@ -21,7 +23,9 @@ from app.messages.clock import Clock
 from app.messages.delivery import DeliveryJob, DeliveryReport
 from app.messages.keys import DELIVERY_QUEUE, DELIVERY_REPORTS
 from app.messages.sealing import Sealer, new_key
+from app.monitor.failures import Failing
 from app.monitor.heartbeats import Heartbeat, Heartbeats
+from app.monitor.history import History
 from app.services.dispatch import Dispatcher, outcome_of
 from app.store.accounts import Accounts
 from app.store.collections import CollectionRepository
@@ -39,7 +43,7 @@ SECRETS = {name: GOOD["s3"][name] for name in ("s3_access_key_id", "s3_secret_ac
 
 class Dispatching:
     def __init__(self, engine: Any, client: Redis, raw: Redis) -> None:
-        self.client = raw
+        self.client, self.text_client = raw, client
         self.clock = Clock()
         self.heartbeats = Heartbeats(client, self.clock)
         self.outbox = Outbox(engine)
@@ -66,6 +70,10 @@ class Dispatching:
     async def delivery(self) -> Delivery:
         (found,) = await self.result_sets.deliveries_of(1, "c", 7)
         return found
+
+    async def failures(self) -> list[Failing]:
+        """The accounts of which something failed in the last hour."""
+        return (await History(self.text_client, self.clock).failures(60)).accounts
 
     async def told(self) -> DeliveryJob | None:
         """What the next worker is told."""
@@ -134,7 +142,7 @@ async def test_what_an_earlier_attempt_left_is_handed_on_sealed(dispatching: Dis
         async with asyncio.timeout(60):
             while not (await dispatching.delivery()).sent:
                 await asyncio.sleep(0.02)
-    assert await dispatching.outbox.expire(datetime.now(UTC) + timedelta(minutes=1)) == (1, 0)
+    assert await dispatching.outbox.expire(datetime.now(UTC) + timedelta(minutes=1)) == (1, [])
     assert (await dispatching.delivery()).attempts == 1
     await dispatching.outbox.expire(datetime.now(UTC))
     claimed = await dispatching.outbox.claim(
@@ -199,6 +207,63 @@ def test_what_may_pass_is_tried_again_and_the_rest_ends(
     assert (outcome.state, outcome.failing, outcome.fault) == (state, failing, fault)
     assert (outcome.due_at is not None) is (state == "pending")
     assert outcome.text.startswith("f: Because.")
+
+
+async def refused_by_a_store(dispatching: Dispatching) -> None:
+    await dispatching.announce()
+    await dispatching.dispatcher.dispatch(5)
+    job = await dispatching.told()
+    assert job
+    why = {"fault": Fault.INTERNAL_ERROR, "message": "m", "account": "a", "attempt": ATTEMPTS}
+    async with dispatching.dispatcher.receiving.running():
+        for _ in range(2):
+            # Once more by a worker whose word was lost.
+            await dispatching.say(job, DeliveryState.FAILED, **why)
+        await dispatching.noted(DeliveryState.FAILED)
+        async with asyncio.timeout(60):
+            while await dispatching.client.llen(DELIVERY_REPORTS) or not await dispatching.failures():
+                await asyncio.sleep(0.02)
+
+
+async def refused_by_us(dispatching: Dispatching) -> None:
+    await dispatching.announce(sealed="sealed by a key that is gone")
+    await dispatching.dispatcher.dispatch(5)
+
+
+async def lost_with_its_workers(dispatching: Dispatching) -> None:
+    await dispatching.announce()
+    begun = datetime.now(UTC) - timedelta(minutes=5)
+    for _ in range(ATTEMPTS):
+        assert (await dispatching.outbox.expire(begun))[1] == []
+        bounds = {"room": 1, "per_destination": 1, "per_account": 1}
+        (claimed,) = await dispatching.outbox.claim(
+            "l", datetime.now(UTC), begun - timedelta(seconds=1), lambda _: "k", **bounds
+        )
+    assert claimed.attempt == ATTEMPTS
+    async with dispatching.dispatcher.dispatching.running():
+        await dispatching.noted(DeliveryState.FAILED)
+        async with asyncio.timeout(60):
+            while not await dispatching.failures():
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("end", [refused_by_a_store, refused_by_us, lost_with_its_workers])
+async def test_a_delivery_that_is_given_up_is_counted_once_with_whose_it_was_whoever_decided_it(
+    dispatching: Dispatching, end: Callable[[Dispatching], Awaitable[None]]
+) -> None:
+    def counted() -> float:
+        return REGISTRY.get_sample_value("dropoff_deliveries_failed_total", {"code": "internal_error"}) or 0
+
+    before = counted()
+    with capture_logs() as logs:
+        await end(dispatching)
+    assert await dispatching.failures() == [Failing("a", undelivered={"internal_error": 1})]
+    assert counted() == before + 1
+    found = await dispatching.delivery()
+    told = [each for each in logs if each["event"] == "delivery failed"]
+    assert [(each["delivery"], each["account"], each["code"]) for each in told] == [(found.id, "a", "internal_error")]
+    status = (await dispatching.result_sets.statuses(1, "c", [7]))[7][ONE]
+    assert status.log[-1].text.endswith(found.message or "-")
 
 
 @pytest.mark.parametrize(

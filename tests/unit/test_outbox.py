@@ -267,7 +267,7 @@ async def test_a_lease_that_nobody_renewed_makes_the_delivery_due_again(shelf: S
     later = NOW + LEASE + timedelta(seconds=1)
     renewed = noted(kept, DeliveryState.UPLOADING, sent=2, leased_until=later + LEASE, worker="w")
     assert await shelf.outbox.settle([renewed]) == [renewed]
-    assert await shelf.outbox.expire(later) == (1, 0)
+    assert await shelf.outbox.expire(later) == (1, [])
     (again,) = await shelf.claim("second", later)
     assert (again.id, again.attempt) == (lost.id, 2)
     # The dead one was only slow: nothing that it says counts any more.
@@ -296,10 +296,20 @@ async def test_workers_that_die_again_and_again_end_a_delivery(shelf: Shelf) -> 
     await shelf.announce()
     at = NOW
     for number in range(ATTEMPTS):
-        assert [each.attempt for each in await shelf.claim(str(number), at)] == [number + 1]
+        (claimed,) = await shelf.claim(str(number), at)
+        assert claimed.attempt == number + 1
+        begun = noted(claimed, DeliveryState.UPLOADING, leased_until=at + LEASE, worker="w", upload="sealed", sent=2)
+        await shelf.outbox.settle([begun])
         at += LEASE * 2
-        assert await shelf.outbox.expire(at) == ((1, 0) if number + 1 < ATTEMPTS else (0, 1))
-    assert await shelf.states() == {"failed": 1}
+        again, given_up = await shelf.outbox.expire(at)
+        assert (again, len(given_up)) == ((1, 0) if number + 1 < ATTEMPTS else (0, 1))
+    (end,) = given_up
+    told = (end.delivery, end.account, end.state, end.fault, end.upload, end.at)
+    assert told == (claimed.id, "mine", "failed", "internal_error", "sealed", at)
+    (found,) = (await shelf.seen())[ONE]
+    assert (found.state, found.worker, found.sent, found.ended_at) == ("failed", "w", 2, at)
+    status = (await shelf.result_sets.statuses(shelf.mine, "c", [1]))[1][ONE]
+    assert [line.text for line in status.log] == [f"f0.json: {found.message}"]
 
 
 async def test_what_is_tried_again_waits_and_what_was_returned_does_not_count(shelf: Shelf) -> None:
