@@ -284,6 +284,20 @@ class DestinationRepository(Transactions):
         used, matching, limit, listed = await self.read(look, brief=count is None and query.page <= _BRIEF_PAGES)
         return Page(tuple(map(_destination, listed)), matching=matching, used=used, limit=limit)
 
+    async def failing(self, most: int) -> tuple[list[tuple[Destination, str]], int]:
+        """At most `most` of the destinations of all accounts that fail, each with its account's name, those that began
+        last first; and how many there are."""
+        fails = _COLUMNS.failing_since.is_not(None)
+        rows = select(_DESTINATIONS, _USED_BY, _ACCOUNTS.c.name.label("account_name")).where(fails).limit(most)
+        listed = rows.join(_ACCOUNTS, _ACCOUNTS.c.id == _COLUMNS.account_id)
+        newest = listed.order_by(_COLUMNS.failing_since.desc(), _COLUMNS.id.desc())
+
+        def look(connection: Connection) -> tuple[list[tuple[Destination, str]], int]:
+            found = [(_destination(row), row.account_name) for row in connection.execute(newest)]
+            return found, connection.scalar(_COUNT_ALL.where(fails)) or 0
+
+        return await self.read(look, brief=False)
+
     async def delete(self, account: int, destination: str) -> None:
         """Raises DestinationNotFound where this account has no such destination, and DestinationInUse where collections
         use it."""

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     and_,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -76,6 +77,9 @@ class KeyRow(Table):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+_WHERE_FAILING: dict[str, Any] = dict.fromkeys(("postgresql_where", "sqlite_where"), text("failing_since IS NOT NULL"))
+
+
 class DestinationRow(Table):
     """`sealed` has the credentials; `folded` is the name as it is searched and sorted, in any case; `failing_since` is
     when a delivery or a check first failed in a way that its customer must mend, since it last passed a verification;
@@ -86,6 +90,8 @@ class DestinationRow(Table):
         Index(None, "account_id", "created_at", "id"),
         Index(None, "account_id", "folded", "id"),
         Index(None, "account_id", "type", "id"),
+        # Of those that fail, which are few among many.
+        Index("ix_destinations_failing", "failing_since", "id", **_WHERE_FAILING),
     )
 
     id: Mapped[str] = mapped_column(String(12), primary_key=True)

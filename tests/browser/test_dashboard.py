@@ -12,7 +12,7 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from app.domain.types import TYPES
-from tests.browser.conftest import OPERATOR
+from tests.browser.conftest import OPERATOR, READER
 from tests.browser.shipments import Shipments
 from tests.browser.viewing import Viewer
 from tests.stack import Api, Deployment
@@ -205,6 +205,40 @@ async def test_whose_deliveries_fail_is_told_beside_verifications(operator: View
     await row.get_by_role("button", name="2 deliveries failed").click()
     await expect(page.locator("#delivery-filters").get_by_label("Account")).to_have_value("northwind")
     await expect(page.locator("#found").get_by_role("listitem")).to_have_count(2)
+
+
+@pytest.mark.parametrize("key", [OPERATOR, READER])
+async def test_which_destinations_fail_now_and_why_is_one_look_and_one_click(
+    viewer: Viewer, shipments: Shipments, key: str
+) -> None:
+    await viewer.sign_in(key=key)
+    page, dialog = viewer.page, viewer.page.get_by_role("dialog")
+    row = page.locator("#destinations-list").get_by_role("listitem").filter(has_text=shipments.destination)
+    await expect(row).to_contain_text("may not write write_denied")
+    await expect(row).to_contain_text("The key may not write to results/")
+    await expect(row).to_contain_text(f"northwind · s3 · {shipments.destination}")
+    await expect(row.get_by_text(re.compile("began .* ago"))).to_be_visible()
+    await row.get_by_role("button", name="Northwind").click()
+    await expect(dialog).to_contain_text("The key may not write to results/")
+    facts = {
+        "Account": "northwind", "s3_bucket_name": "customer-results",
+        "Host, as last verified": "s3.eu-west-1.amazonaws.com",
+        "Last passed a verification": "never",
+    }  # fmt: skip
+    for name, value in facts.items():
+        told = dialog.get_by_text(name, exact=True).locator("xpath=..").get_by_role("definition")
+        await expect(told).to_have_text(value)
+    assert of_address(page) == f"destination={shipments.destination}"
+    for name in ("Verify again", "Redeliver all that failed there"):
+        await expect(dialog.get_by_role("button", name=name)).to_have_count(int(key == OPERATOR))
+    await dialog.get_by_role("button", name="Show its deliveries").click()
+    await expect(page.locator("#found").get_by_role("listitem")).to_have_count(6)
+    await page.locator("#found").get_by_role("button", name="Page_4.json").click()
+    await dialog.get_by_role("button", name=shipments.destination).click()
+    await expect(dialog.get_by_role("heading")).to_have_text("Destination")
+    await expect(dialog.get_by_role("button", name="Close")).to_be_focused()
+    await page.reload()
+    await expect(dialog.get_by_role("heading")).to_have_text("Destination")
 
 
 async def test_jobs_are_filtered_and_searched_by_account(operator: Viewer, customer: Api, good: dict[str, Any]) -> None:
@@ -475,6 +509,7 @@ async def test_it_can_be_read_by_everybody_and_anywhere(
         await expect(page.locator("#found")).to_contain_text("not at the source")
         assert [await page.evaluate(each) for each in (_CUT_OFF, _OVERFLOWING)] == [[], []]
         await page.screenshot(path=screenshots / f"overview-{device}-{scheme}.png")
+        await page.locator("#destinations").screenshot(path=screenshots / f"destinations-{device}-{scheme}.png")
         await page.locator("#deliveries").screenshot(path=screenshots / f"deliveries-{device}-{scheme}.png")
         if device == "phone":
             await page.locator("#jobs").evaluate("section => section.scrollIntoView()")
@@ -492,6 +527,11 @@ async def test_it_can_be_read_by_everybody_and_anywhere(
         await _accessible(page, "dialog")
         assert await page.get_by_role("dialog").evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
         await page.screenshot(path=screenshots / f"delivery-{device}-{scheme}.png")
+        await page.get_by_role("dialog").get_by_role("button", name=shipments.destination).click()
+        await expect(page.get_by_role("dialog").get_by_role("heading")).to_have_text("Destination")
+        await _accessible(page, "dialog")
+        assert await page.get_by_role("dialog").evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
+        await page.screenshot(path=screenshots / f"destination-{device}-{scheme}.png")
         assert viewer.complaints == []
 
 

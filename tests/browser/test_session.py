@@ -45,6 +45,9 @@ class Nothing:
     async def counts(self) -> dict[DeliveryState, int]:
         return {}
 
+    async def failing(self, most: int) -> tuple[list[tuple[Destination, str]], int]:
+        return [], 0
+
     async def get(self, account: int | None, destination: str) -> Destination:
         raise DestinationNotFound(destination)
 

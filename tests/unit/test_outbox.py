@@ -536,6 +536,25 @@ async def test_a_copy_that_is_there_keeps_its_receipt_until_the_next_has_arrived
     assert (found.etag, found.ended_at, found.delivered_at) == ("e2", NOW + LEASE, NOW + LEASE)
 
 
+async def test_the_destinations_that_fail_are_told_those_first_that_began_last(shelf: Shelf) -> None:
+    for each in (ONE, TWO, FOUR):
+        await shelf.destination(each)
+    await shelf.destination(THREE, shelf.theirs)
+    assert await shelf.destinations.failing(9) == ([], 0)
+    refused = PASSED.model_copy(update={"ok": False, "code": Fault.SECRET_MISMATCH, "message": "Wrong."})
+    for later, each in enumerate((TWO, THREE, ONE)):
+        account = shelf.theirs if each == THREE else shelf.mine
+        at = NOW + timedelta(seconds=later)
+        await shelf.destinations.verified(account, each, refused, at, expected_version=1)
+    found, count = await shelf.destinations.failing(2)
+    assert [(each.id, account, each.failing_since) for each, account in found] == [
+        (ONE, "mine", NOW + timedelta(seconds=2)), (THREE, "theirs", NOW + timedelta(seconds=1)),
+    ]  # fmt: skip
+    assert (count, found[0][0].failing) == (3, {"code": "secret_mismatch", "message": "Wrong."})
+    await shelf.destinations.verified(shelf.mine, ONE, PASSED, NOW, expected_version=1)
+    assert [each.id for each, _ in (await shelf.destinations.failing(9))[0]] == [THREE, TWO]
+
+
 async def test_a_verification_of_a_disabled_destination_has_nothing_delivered(shelf: Shelf) -> None:
     await shelf.destination(ONE)
     await shelf.announce(1)

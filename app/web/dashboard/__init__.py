@@ -41,7 +41,9 @@ from app.web.errors import answer
 
 MINUTES = 60
 WORST = 8
-"""How many failing accounts are shown before all of them are asked for."""
+"""How many failing accounts, and failing destinations, are shown before all of them are asked for."""
+MOST_DESTINATIONS = 200
+"""How many failing destinations are all that are shown."""
 _FOLDER = Path(__file__).parent
 _HEADERS = {
     "Content-Security-Policy": (
@@ -66,9 +68,10 @@ class DeliveryCounts(Protocol):
 
 
 class DestinationStore(Protocol):
-    """Where a destination is found, of any account where that is None."""
+    """Where a destination is found, of any account where that is None, and those that fail."""
 
     async def get(self, account: int | None, destination: str) -> Destination: ...
+    async def failing(self, most: int) -> tuple[list[tuple[Destination, str]], int]: ...
 
 
 class DashboardHandlers:
@@ -149,7 +152,7 @@ class DashboardHandlers:
         """What the page shows above its jobs; times in seconds since the epoch by Redis' clock, durations in
         milliseconds."""
         require_operator(request, self._operator)
-        every_account = _every_account(query_of(request))
+        every = _all_of(query_of(request))
         minutes = await self._history.minutes(MINUTES)
         failures, deliveries = await self._history.failures(MINUTES), await self._delivered()
         async with reading():
@@ -167,7 +170,10 @@ class DashboardHandlers:
                 "minutes": [minute * 60 for minute in minutes],
                 "rates": rates(minutes),
                 "faults": faults(minutes),
-                "failing": _failing(failures, None if every_account else WORST),
+                "failing": _failing(failures, None if "accounts" in every else WORST),
+                "failing_destinations": await self._failing_destinations(
+                    MOST_DESTINATIONS if "destinations" in every else WORST
+                ),
                 "refused": failures.refused,
                 "deliveries": deliveries,
             }
@@ -191,6 +197,20 @@ class DashboardHandlers:
         }
         return answer({"request_info": {"success": True}, "destination": shown})
 
+    async def _failing_destinations(self, most: int) -> dict[str, Any] | None:
+        """The destinations that fail, those that began last first, and how many there are; None where the database does
+        not answer."""
+        try:
+            found, count = await self._destinations.failing(most)
+        except Unavailable:
+            return None
+        names = ("id", "name", "type", "failing_since", "failing")
+        shown = [
+            {"account_name": account, **{name: shown[name] for name in names}}
+            for shown, account in ((each.as_answer(), account) for each, account in found)
+        ]
+        return {"destinations": shown, "count": count}
+
     async def _delivered(self) -> dict[str, Any]:
         """How many deliveries are in which state, None where the database does not answer, and what was moved in each
         minute."""
@@ -213,12 +233,16 @@ class DashboardHandlers:
         return _html(text, status if is_set else 503)
 
 
-def _every_account(parameters: Mapping[str, str]) -> bool:
-    """Whether all failing accounts are asked for. Raises InvalidParameters."""
-    if parameters in ({}, {"accounts": "all"}):
-        return "accounts" in parameters
-    rule = "The overview takes no parameter but accounts=all."
-    raise InvalidParameters([ParameterFault(name, Fault.INVALID_PARAMETER, rule) for name in parameters])
+def _all_of(parameters: Mapping[str, str]) -> Iterable[str]:
+    """Of which lists all entries are asked for. Raises InvalidParameters."""
+    wrong = [name for name, value in parameters.items() if (name, value) not in _ALL]
+    if wrong:
+        rule = "The overview takes no parameters but accounts=all and destinations=all."
+        raise InvalidParameters([ParameterFault(name, Fault.INVALID_PARAMETER, rule) for name in wrong])
+    return parameters
+
+
+_ALL = (("accounts", "all"), ("destinations", "all"))
 
 
 def _failing(failures: Failures, most: int | None) -> dict[str, Any]:

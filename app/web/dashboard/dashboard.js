@@ -41,9 +41,9 @@ const svg = (tag, attributes = {}, ...children) =>
   fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 
 function badge(state) {
-  const icon = svg("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, svg("path", { d: ICONS[state] }));
-  return el("span", { class: `badge is-${state}` }, icon, state[0].toUpperCase() + state.slice(1));
+  return el("span", { class: `badge is-${state}` }, icon(state), state[0].toUpperCase() + state.slice(1));
 }
+const icon = (state) => svg("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, svg("path", { d: ICONS[state] }));
 
 function bar(part, from = 0) {
   const inner = el("i");
@@ -98,7 +98,7 @@ function span(ms) {
 function ago(at) {
   const seconds = Math.floor((now() - at) / 1000);
   if (seconds < 1) return "now";
-  const [size, unit] = seconds < 60 ? [1, "s"] : seconds < 3600 ? [60, "min"] : [3600, "h"];
+  const [size, unit] = seconds < 60 ? [1, "s"] : seconds < 3600 ? [60, "min"] : seconds < 172800 ? [3600, "h"] : [86400, "d"];
   return `${Math.floor(seconds / size)} ${unit} ago`;
 }
 const clock = (at) => new Date(at).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
@@ -147,7 +147,8 @@ async function poll() {
   if (document.hidden) return;
   try {
     const asked = Date.now();
-    overview = await get(`/dashboard/overview${expanded.has("accounts") ? "?accounts=all" : ""}`);
+    const all = Object.entries({ accounts: "accounts", destinations: "destinations-list" }).filter(([, list]) => expanded.has(list));
+    overview = await get(`/dashboard/overview?${new URLSearchParams(all.map(([name]) => [name, "all"]))}`);
     ahead = overview.now * 1000 - (asked + Date.now()) / 2;
     notice("");
     showFigures();
@@ -219,6 +220,7 @@ function showFigures() {
     showFaults(faults);
   }
   showFailing(failing, refused);
+  showDestinations(overview.failing_destinations);
   showWorkers(overview.workers);
 }
 
@@ -367,6 +369,18 @@ function showFailing({ accounts, count, others }, refused) {
   showList("accounts", accounts, item, "No account has failed in the last hour.", count, poll);
   if (others) byId("accounts").append(el("li", { class: "soft" }, `${whole(others)} more of accounts that are not counted one by one: see the jobs that failed.`));
   showList("refused", Object.entries(refused), codes(refused), "Nothing was refused before it came to a job.");
+}
+
+function showDestinations(found) {
+  if (!found) return; // The database does not answer: what it said last stays.
+  const { destinations, count } = found;
+  byId("destinations").hidden = !count;
+  byId("destinations-count").textContent = `${whole(count)} now`;
+  const item = (each) =>
+    el("li", {}, el("button", { class: "plain", "data-key": `open ${each.id}`, onclick: () => openDestination(each.id) }, each.name), el("span", { class: "soft number" }, "began ", when(each.failing_since)),
+      each.failing ? el("span", { class: "said" }, reason(each.failing.code), el("span", {}, each.failing.message)) : "", el("span", { class: "soft whole" }, [each.account_name, each.type, each.id].join(" · ")));
+  showList("destinations-list", destinations, item, "", count, poll);
+  if (expanded.has("destinations-list") && count > destinations.length) byId("destinations-list").append(el("li", { class: "soft" }, `The ${whole(destinations.length)} that began last; dropoff destinations list --failing prints all.`));
 }
 
 function showWorkers(workers) {
@@ -661,6 +675,9 @@ function redeliverButton(each) {
   });
 }
 
+const redeliverAllButton = (id, account) =>
+  actButton("Redeliver all that failed there", "all", "", async () => filesAgain(await post(`/destinations/${id}/redeliver?account=${encodeURIComponent(account)}`, { only_failed: true })));
+
 function filesAgain({ redelivered, request_info: { message } }) {
   if (!redelivered) return message;
   return redelivered === 1 ? "1 file is delivered again." : `${whole(redelivered)} files are delivered again.`;
@@ -674,7 +691,7 @@ function actButton(text, key, title, act) {
     button.textContent = "Asked for…";
     try {
       announce(await act());
-      if (shown && isDelivery(shown)) await openDelivery(shown);
+      if (shown && kindOf(shown) !== "job") await openers[kindOf(shown)](shown);
       await poll();
     } catch (error) {
       announce(error.answered ? error.message : "The connection was lost: whether it was done is not known.", "bad");
@@ -705,17 +722,12 @@ async function openDelivery(id) {
     const code = (value) => value && el("code", {}, String(value));
     const refusal = delivery.refusal;
     const at = (value) => value && new Date(value).toLocaleString("en-GB");
-    const account = encodeURIComponent(delivery.account_name);
-    const all = actButton("Redeliver all that failed there", "all", "", async () => {
-      const answered = await post(`/destinations/${delivery.destination}/redeliver?account=${account}`, { only_failed: true });
-      return filesAgain(answered);
-    });
     const words = { pending: "It waits for its turn, or for its next attempt.", uploading: "A worker is sending it.", ok: "It was delivered.", skipped: "It was not delivered, since its destination was disabled or deleted.", failed: "It could not be delivered." };
     const look = { failed: "bad", ok: "", skipped: "warn" }[delivery.status] ?? "warn";
     const lately = delivery.message ?? words[delivery.status];
     return [el("div", { class: "id" }, badge(delivery.status), delivery.fault ? reason(delivery.fault) : ""), el("p", { class: `sentence ${look}` }, lately),
-      delivery.status === "failed" ? el("p", { class: "buttons" }, redeliverButton(delivery), all) : null,
-      el("dl", { class: "facts" }, fact("File", code(delivery.name), "whole"), fact("Account", delivery.account_name), fact("Destination", [there ? `${there.name} ` : "", code(delivery.destination)]),
+      delivery.status === "failed" ? el("p", { class: "buttons" }, redeliverButton(delivery), redeliverAllButton(delivery.destination, delivery.account_name)) : null,
+      el("dl", { class: "facts" }, fact("File", code(delivery.name), "whole"), fact("Account", delivery.account_name), fact("Destination", [there ? `${there.name} ` : "", there ? destinationLink(delivery.destination) : code(delivery.destination)]),
         fact("Type", there?.type), fact("Bucket", code(there?.bucket)), fact("Host, as last verified", there?.host, "whole"), fact("The destination fails since", at(there?.failing_since)), fact("Code", code(delivery.fault)),
         refusal && [fact("Step that failed", refusal.step), fact("Provider’s code", code(refusal.provider_code)), fact("HTTP status", code(refusal.status)), fact("Provider’s request id", code(refusal.request_id))],
         fact("Collection", code(delivery.collection_id)), fact("Result set", String(delivery.result_set_id)), fact("Sent", `${bytes(delivery.sent)} of ${bytes(delivery.bytes)}`), fact("Attempts", String(delivery.attempts)),
@@ -724,7 +736,32 @@ async function openDelivery(id) {
   });
 }
 
-/* One job, or one delivery. */
+async function openDestination(id) {
+  await showInDialog(id, "Destination", async () => {
+    const { destination } = await get(`/destinations/${encodeURIComponent(id)}`);
+    const { failing, failing_since: since, verification, account_name: account } = destination;
+    const fact = (name, value, look = "") => (value ? el("div", { class: look }, el("dt", {}, name), el("dd", {}, ...[value].flat())) : null);
+    const at = (value) => value && new Date(value).toLocaleString("en-GB");
+    const own = Object.entries(destination).filter(([name]) => /^(s3|gcs|azure|oss)_/.test(name)).map(([name, value]) => fact(name, el("code", {}, String(value))));
+    const lead = (text, go) => el("button", { onclick: () => {
+      dialog.addEventListener("close", go, { once: true });
+      dialog.close();
+    } }, text);
+    const state = since ? "Failing" : destination.enabled ? "Enabled" : "Disabled";
+    const said = failing?.message ?? (since ? "Deliveries there fail." : destination.enabled ? "It does not fail." : "It is disabled: nothing is sent there.");
+    return [el("div", { class: "id" }, el("span", { class: `badge is-${since ? "failed" : destination.enabled ? "ok" : "skipped"}` }, icon(since ? "failed" : destination.enabled ? "ok" : "skipped"), state), failing ? reason(failing.code) : ""),
+      el("p", { class: `sentence ${since ? "bad" : destination.enabled ? "" : "warn"}` }, said),
+      el("p", { class: "buttons" }, verifyButton({ destination: id, account_name: account }), since ? redeliverAllButton(id, account) : "", lead("Show its deliveries", () => findDeliveries({ state: "", destination: id })), lead("Show its jobs", () => showJobs({ search: id }))),
+      el("dl", { class: "facts" }, fact("Name", destination.name, "whole"), fact("Account", account), fact("Type", destination.type), own, fact("Host, as last verified", verification?.host, "whole"), fact("Fails since", at(since)), fact("Enabled", destination.enabled ? "yes" : "no"),
+        fact("Collections that use it", String(destination.used_by)), fact("Created", at(destination.created_at)), fact("Changed", at(destination.updated_at)), fact("Last passed a verification", at(destination.verified_at) ?? "never"),
+        verification?.job && fact("Last verification", el("button", { class: "plain mono", onclick: () => open(verification.job) }, verification.job.slice(0, 8))))];
+  });
+}
+
+// Leads from a job's or a delivery's panel to that of its destination.
+const destinationLink = (id) => el("button", { class: "plain mono", title: "Show this destination", onclick: () => openDestination(id) }, id);
+
+/* One job, one delivery, or one destination. */
 
 const dialog = byId("job");
 let shown = null;
@@ -741,11 +778,11 @@ function sentence(report, state) {
   return el("p", { class: `sentence ${look}` }, text, unnamed ? el("span", { class: "soft" }, " Look at ", el("code", {}, report.parameter), ".") : "");
 }
 
-function facts(job, report) {
+function facts(job, report, there) {
   const fact = (name, value, look = "") => (value ? el("div", { class: look }, el("dt", {}, name), el("dd", {}, value)) : null);
   const file = report ? el("code", {}, report.object) : null;
   return el("dl", { class: "facts" }, fact("Host", job.host, "whole"), fact("Bucket", job.bucket && el("code", {}, job.bucket)), fact("Type", job.type), fact("Account", job.account_name ?? String(job.account)),
-    fact("Destination", job.destination && el("code", {}, job.destination)), fact("Region", report?.region), fact("Worker", job.worker && el("span", { class: "mono" }, job.worker)),
+    fact("Destination", there ? destinationLink(job.destination) : job.destination && el("code", {}, job.destination)), fact("Region", report?.region), fact("Worker", job.worker && el("span", { class: "mono" }, job.worker)),
     fact("Attempt", job.attempt > 1 ? String(job.attempt) : ""), fact("Submitted", new Date(job.submitted_at).toLocaleString("en-GB")),
     fact(report?.left_behind ? "Left behind: this test file may still be there, remove it" : "Test file", file, "whole"));
 }
@@ -778,8 +815,8 @@ async function open(id) {
     const { job } = await get(`/jobs/${encodeURIComponent(id)}`);
     const there = !UNDER_WAY.includes(job.state) && (await destinationOf(job));
     const state = job.report?.left_behind ? el("span", { class: "badge is-lost" }, "File left behind") : "";
-    return [el("div", { class: "id" }, badge(job.state), job.fault ? reason(job.fault) : "", state), sentence(job.report, job.state), there ? verifyButton(job) : null,
-      el("section", { "aria-label": "Timeline" }, el("h3", {}, "Timeline"), timeline(job)), job.report ? steps(job.report) : null, facts(job, job.report)];
+    return [el("div", { class: "id" }, badge(job.state), job.fault ? reason(job.fault) : "", state), sentence(job.report, job.state), there ? el("p", { class: "buttons" }, verifyButton(job)) : null,
+      el("section", { "aria-label": "Timeline" }, el("h3", {}, "Timeline"), timeline(job)), job.report ? steps(job.report) : null, facts(job, job.report, there)];
   });
 }
 
@@ -796,9 +833,9 @@ async function destinationOf(each) {
 
 // What there is to verify again is a destination, as it is now.
 function verifyButton(job) {
-  if (!job.account_name) return null;
+  if (!job.account_name) return "";
   const path = `/destinations/${job.destination}/verify?account=${encodeURIComponent(job.account_name)}`;
-  return el("p", { class: "buttons" }, actButton("Verify again", "verify", "Verify the destination as it is now", async () => {
+  return actButton("Verify again", "verify", "Verify the destination as it is now", async () => {
     try {
       const { verification } = await post(path, {});
       await open(verification.job);
@@ -807,10 +844,10 @@ function verifyButton(job) {
       if (error.status === 404) error.message = "The destination was deleted meanwhile.";
       throw error;
     }
-  }));
+  });
 }
 
-// Open the panel for the job or delivery `id`, or show it anew; `content` gives what is in it.
+// Open the panel for the job, delivery or destination `id`, or show it anew; `content` gives what is in it.
 async function showInDialog(id, name, content) {
   const first = shown !== id || !dialog.open;
   shown = id;
@@ -829,8 +866,10 @@ async function showInDialog(id, name, content) {
   const top = el("div", { class: "top" }, el("div", {}, el("h2", { id: "job-title" }, name), el("code", { class: "soft" }, id)), copy,
     el("button", { autofocus: true, onclick: () => dialog.close() }, "Close"));
   const said = el("p", { class: "outcome", hidden: true });
-  if (first) dialog.replaceChildren(el("div", { class: "job" }, top, said, ...parts.filter(Boolean)));
-  else {
+  if (first) {
+    dialog.replaceChildren(el("div", { class: "job" }, top, said, ...parts.filter(Boolean)));
+    if (dialog.open) dialog.querySelector("[autofocus]").focus();
+  } else {
     const focused = dialog.contains(document.activeElement) ? document.activeElement.dataset.key : null;
     dialog.firstElementChild.replaceChildren(dialog.querySelector(".top"), dialog.querySelector(".outcome"), ...parts.filter(Boolean));
     if (focused) dialog.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
@@ -848,19 +887,20 @@ dialog.addEventListener("click", (event) => event.target === dialog && dialog.cl
 
 /* The address has the filters and the open job, so that a view can be handed on. */
 
-const isDelivery = (id) => /^[0-9A-F]{16}$/.test(id);
+const kindOf = (id) => ({ 16: "delivery", 12: "destination" }[/^[0-9A-F]+$/.test(id) ? id.length : 0] ?? "job");
+const openers = { job: open, delivery: openDelivery, destination: openDestination };
 
 function keepInAddress() {
   const view = filtered();
-  if (shown) view.set(isDelivery(shown) ? "delivery" : "job", shown);
+  if (shown) view.set(kindOf(shown), shown);
   history.replaceState(null, "", `${location.pathname}${[...view].length ? `?${view}` : ""}`);
 }
 
 function readAddress() {
   const view = new URLSearchParams(location.search);
   for (const field of filters.elements) if (field.name && view.has(field.name)) field.value = view.get(field.name);
-  if (view.get("job")) open(view.get("job"));
-  else if (view.get("delivery")) openDelivery(view.get("delivery"));
+  const kind = Object.keys(openers).find((each) => view.get(each));
+  if (kind) openers[kind](view.get(kind));
 }
 
 // While an account's name is typed it is none yet, unless it was taken from the list.
