@@ -31,7 +31,21 @@ class Administration(Protocol):
     def keys(self, name: str) -> list[Answer]: ...
     def add_key(self, name: str, given: Mapping[str, Any]) -> Answer: ...
     def revoke_key(self, name: str, key: str) -> None: ...
+    def every_key(self) -> Iterator[Answer]:
+        """The keys of all accounts, each with the `account_name`."""
+
+    def ensure_key(self, name: str) -> str:
+        """A new key of the account, which is made where there is none."""
+
     def destinations(self, query: Mapping[str, str]) -> Iterator[Answer]: ...
+    def leftovers(self) -> Iterator[Answer]: ...
+    def retry_leftover(self, leftover: str) -> None: ...
+    def forget_leftover(self, leftover: str) -> None: ...
+    def notifications(self) -> Iterator[Answer]: ...
+    def retry_notifications(self, notification: str | None) -> int:
+        """Those that were given up, or this one; how many."""
+
+    def forget_notification(self, notification: str) -> None: ...
     def audit(self, query: Mapping[str, str]) -> Answer:
         """Raises NoAnswer where the same may succeed later."""
 
@@ -86,8 +100,40 @@ class ByService:
     def revoke_key(self, name: str, key: str) -> None:
         self._call("DELETE", f"{_path(name)}/keys/{quote(key, safe='')}")
 
+    def every_key(self) -> Iterator[Answer]:
+        for account in self.accounts(""):
+            yield from ({**key, "account_name": account["name"]} for key in self.keys(account["name"]))
+
+    def ensure_key(self, name: str) -> str:
+        if all(each["name"] != name for each in self.accounts(name)):
+            self.create(name, {})
+        return str(self.add_key(name, {})["key"])
+
     def destinations(self, query: Mapping[str, str]) -> Iterator[Answer]:
         yield from self._every("/destinations", "destinations", query)
+
+    def leftovers(self) -> Iterator[Answer]:
+        yield from self._every("/leftovers", "leftovers", {})
+
+    def retry_leftover(self, leftover: str) -> None:
+        self._call("POST", f"/leftovers/{quote(leftover, safe='')}/retry")
+
+    def forget_leftover(self, leftover: str) -> None:
+        self._call("DELETE", f"/leftovers/{quote(leftover, safe='')}")
+
+    def notifications(self) -> Iterator[Answer]:
+        cursor: int | None = 0
+        while cursor is not None:
+            page = self._call("GET", "/notifications", query={"cursor": str(cursor)})
+            yield from page["notifications"]
+            cursor = page["next_cursor"]
+
+    def retry_notifications(self, notification: str | None) -> int:
+        which = f"/{quote(notification, safe='')}" if notification else ""
+        return int(self._call("POST", f"/notifications{which}/retry")["retried"])
+
+    def forget_notification(self, notification: str) -> None:
+        self._call("DELETE", f"/notifications/{quote(notification, safe='')}")
 
     def audit(self, query: Mapping[str, str]) -> Answer:
         try:
@@ -137,6 +183,21 @@ def tell_destination(destination: Answer, *, as_json: bool) -> None:
         state = f"{state} ({destination['failing']['code']})"
     line = f"{destination['id']}  {destination['account_name']}  {destination['type']}  {state}  {destination['name']}"
     _tell(destination, line, as_json=as_json)
+
+
+def tell_leftover(leftover: Answer, *, as_json: bool) -> None:
+    where = " ".join(f"{name}={value}" for name, value in leftover["parameters"].items())
+    account = leftover.get("account_name") or leftover["account"]
+    state = f"{leftover['state']}  {leftover['reason'] or '-'}  {leftover['tries']} tries"
+    line = f"{leftover['id']}  {leftover['created_at']}  {account}  {state}  {leftover['type']}"
+    _tell(leftover, f"{line}\n    {leftover['object']}  {where}", as_json=as_json)
+
+
+def tell_notification(notification: Answer, *, as_json: bool) -> None:
+    state = f"{notification['state']}  {notification['attempts']} attempts  {notification['reason'] or '-'}"
+    line = f"{notification['id']}  {notification['created_at']}  {notification['type']}  {state}"
+    event = json.dumps(notification["event"], ensure_ascii=False)
+    _tell(notification, f"{line}\n    {event}", as_json=as_json)
 
 
 def tell_audit(asked: Administration, query: Mapping[str, str], *, follow: bool, as_json: bool) -> None:

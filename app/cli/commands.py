@@ -50,7 +50,7 @@ def _database_settings() -> "Settings":
     if os.environ.get("DROPOFF_URL") and not settings.model_fields_set & {"data", "database_url"}:
         fail(
             "this command works on the database and cannot ask the service at DROPOFF_URL: run it beside the service, "
-            "with DROPOFF_DATABASE_URL or DROPOFF_DATA (`dropoff accounts`, `destinations` and `audit` ask the service)"
+            "with DROPOFF_DATABASE_URL or DROPOFF_DATA"
         )
     return settings
 
@@ -174,99 +174,6 @@ def healthcheck(port: int, pid: int) -> None:
     sys.exit(0 if well else 1)
 
 
-@main.group()
-def keys() -> None:
-    """API keys, in the database; `accounts make-key`, `keys` and `revoke-key` also ask a running service."""
-
-
-@keys.command("create")
-@click.argument("account")
-def create_key(account: str) -> None:
-    """Make a key for ACCOUNT (made where there is none yet) and print it; it cannot be shown again."""
-    from app.cli import administration
-
-    administration.create_key(_database_settings(), account)
-
-
-@keys.command("list")
-def list_keys() -> None:
-    """Print the id, the account and the time of creation of every key; never a key."""
-    from app.cli import administration
-
-    administration.list_keys(_database_settings())
-
-
-@keys.command("revoke")
-@click.argument("key_id")
-def revoke_key(key_id: str) -> None:
-    """Let the key with this id (see `keys list`) open nothing any more, at once and on every process."""
-    from app.cli import administration
-
-    administration.revoke_key(_database_settings(), key_id)
-
-
-@main.group("leftovers")
-def leftovers_group() -> None:
-    """Test files that may have been left behind, in the database."""
-
-
-@leftovers_group.command("list")
-def list_leftovers() -> None:
-    """Print every file on record: its id, account, state, reason, and where it may be."""
-    from app.cli import administration
-
-    administration.list_leftovers(_database_settings())
-
-
-@leftovers_group.command("retry")
-@click.argument("leftover")
-def retry_leftover(leftover: str) -> None:
-    """Have the file with this id (see `leftovers list`) deleted again, for 24 hours from now on."""
-    from app.cli import administration
-
-    administration.retry_leftover(_database_settings(), leftover)
-
-
-@leftovers_group.command("forget")
-@click.argument("leftover")
-def forget_leftover(leftover: str) -> None:
-    """Take the file with this id off the record: it is gone, or nobody wants to know of it."""
-    from app.cli import administration
-
-    administration.forget_leftover(_database_settings(), leftover)
-
-
-@main.group("notifications")
-def notifications_group() -> None:
-    """Events that the platform was not told of yet, or not at all, in the database."""
-
-
-@notifications_group.command("list")
-def list_notifications() -> None:
-    """Print every event that waits or was given up: its id, type, state, and why it was not taken."""
-    from app.cli import administration
-
-    administration.list_notifications(_database_settings())
-
-
-@notifications_group.command("retry")
-@click.argument("notification", required=False)
-def retry_notification(notification: str | None) -> None:
-    """Have all events that were given up, or the one with this id (see `notifications list`), told again."""
-    from app.cli import administration
-
-    administration.retry_notifications(_database_settings(), notification)
-
-
-@notifications_group.command("forget")
-@click.argument("notification")
-def forget_notification(notification: str) -> None:
-    """Take the event with this id off the record, so that those behind it are told."""
-    from app.cli import administration
-
-    administration.forget_notification(_database_settings(), notification)
-
-
 F = TypeVar("F", bound=Callable[..., None])
 
 
@@ -292,6 +199,106 @@ _verifications = click.option("--verifications", metavar="N", help="How many it 
 def _limits(destinations: str | None, verifications: str | None) -> dict[str, str | None]:
     given = {"destination_limit": destinations, "verification_limit": verifications}
     return {name: None if value == "default" else value for name, value in given.items() if value is not None}
+
+
+@main.group()
+def keys() -> None:
+    """API keys of all accounts, as `accounts` says; `accounts make-key`, `keys` and `revoke-key` are about one."""
+
+
+@keys.command("create")
+@click.argument("account")
+@_operators
+def create_key(asked: "Administration", account: str) -> None:
+    """Make a key for ACCOUNT (made where there is none yet) and print it; it cannot be shown again."""
+    click.echo(asked.ensure_key(account))
+
+
+@keys.command("list")
+@_operators
+def list_keys(asked: "Administration") -> None:
+    """Print the id, the account and the time of creation of every key; never a key."""
+    for key in asked.every_key():
+        click.echo(f"{key['id']}  {key['created_at']}  {key['account_name']}")
+
+
+@keys.command("revoke")
+@click.argument("key_id")
+@_operators
+def revoke_key(asked: "Administration", key_id: str) -> None:
+    """Let the key with this id (see `keys list`) open nothing any more, at once and on every process."""
+    found = next((each["account_name"] for each in asked.every_key() if each["id"] == key_id), None)
+    if found is None:
+        fail(f"there is no key with the id {key_id}: `dropoff keys list` shows them")
+    asked.revoke_key(found, key_id)
+    click.echo("Revoked.")
+
+
+@main.group("leftovers")
+def leftovers_group() -> None:
+    """Test files that may have been left behind, as `accounts` says."""
+
+
+@leftovers_group.command("list")
+@_as_json
+@_operators
+def list_leftovers(asked: "Administration", as_json: bool) -> None:
+    """Print every file on record: its id, account, state, reason, and where it may be."""
+    from app.cli.accounts import tell_leftover
+
+    for leftover in asked.leftovers():
+        tell_leftover(leftover, as_json=as_json)
+
+
+@leftovers_group.command("retry")
+@click.argument("leftover")
+@_operators
+def retry_leftover(asked: "Administration", leftover: str) -> None:
+    """Have the file with this id (see `leftovers list`) deleted again, for 24 hours from now on."""
+    asked.retry_leftover(leftover)
+    click.echo("Its delete is tried again within seconds.")
+
+
+@leftovers_group.command("forget")
+@click.argument("leftover")
+@_operators
+def forget_leftover(asked: "Administration", leftover: str) -> None:
+    """Take the file with this id off the record: it is gone, or nobody wants to know of it."""
+    asked.forget_leftover(leftover)
+    click.echo("Forgotten.")
+
+
+@main.group("notifications")
+def notifications_group() -> None:
+    """Events that the platform was not told of yet, or not at all, as `accounts` says."""
+
+
+@notifications_group.command("list")
+@_as_json
+@_operators
+def list_notifications(asked: "Administration", as_json: bool) -> None:
+    """Print every event that waits or was given up: its id, type, state, and why it was not taken."""
+    from app.cli.accounts import tell_notification
+
+    for notification in asked.notifications():
+        tell_notification(notification, as_json=as_json)
+
+
+@notifications_group.command("retry")
+@click.argument("notification", required=False)
+@_operators
+def retry_notification(asked: "Administration", notification: str | None) -> None:
+    """Have all events that were given up, or the one with this id (see `notifications list`), told again."""
+    click.echo(f"{asked.retry_notifications(notification)} told again from now on.")
+
+
+@notifications_group.command("forget")
+@click.argument("notification")
+@_operators
+def forget_notification(asked: "Administration", notification: str) -> None:
+    """Take the event with this id off the record, so that those behind it are told."""
+    asked.forget_notification(notification)
+    click.echo("Forgotten.")
 
 
 @main.group()

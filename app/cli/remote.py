@@ -61,7 +61,7 @@ class Service:
     def _content(self, status: int, text: bytes) -> dict[str, Any]:
         if status in (429, 502, 503, 504):
             raise NoAnswer(f"{self._where} answers {status}: {_message(text) or 'try again shortly'}")
-        if status == 200 and isinstance(content := _json(text), dict):
+        if status in (200, 202) and isinstance(content := _json(text), dict):
             return content
         message = _message(text) or f"{self._where} answers {status}, and not as Dropoff does: look at the address."
         raise Refused(message)

@@ -122,6 +122,18 @@ class DeliveryNotFound(DropoffError):
     code = "delivery_not_found"
 
 
+class LeftoverNotFound(DropoffError):
+    """There is no test file with this id on record."""
+
+    code = "leftover_not_found"
+
+
+class NotificationNotFound(DropoffError):
+    """There is no notification with this id, or none that was given up."""
+
+    code = "notification_not_found"
+
+
 class AccountNotFound(DropoffError):
     """There is no account of this name."""
 

@@ -1,13 +1,22 @@
 """A test file that may have been left behind, as it is on record until its delete is confirmed."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
+from app.domain.destination import timestamp
 from app.domain.listing import ACCOUNT_RULE, PAGE_RULE, Reader, account_number, page_number, read
 
 PAGE_SIZE = 50
+_JOB_ID = re.compile("[0-9A-Za-z-]{1,36}")
+
+
+def is_job_id(text: str) -> bool:
+    """Whether a leftover can have `text` for its id: not every text can be sent to a database."""
+    return bool(_JOB_ID.fullmatch(text))
 
 
 class LeftoverState(StrEnum):
@@ -37,6 +46,22 @@ class Leftover:
     reason: str | None = None
     message: str | None = None
     tries: int = 0
+
+    def as_answer(self) -> dict[str, Any]:
+        waits = self.state is LeftoverState.WAITING
+        return {
+            "id": self.id,
+            "destination": self.destination,
+            "type": self.type,
+            "parameters": dict(self.parameters),
+            "object": self.object,
+            "state": self.state,
+            "reason": self.reason,
+            "message": self.message,
+            "tries": self.tries,
+            "created_at": timestamp(self.created_at),
+            "next_try_at": timestamp(self.due_at) if waits else None,
+        }
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,11 +10,13 @@ from enum import StrEnum
 from typing import Any
 
 from app.domain.destination import timestamp
+from app.domain.listing import CURSOR_RULE, LIMIT_RULE, Reader, limit, read, whole_number
 
 TRIED_FOR = timedelta(hours=72)
 """How long after it happened the platform is told of an event, until it takes it; once at least."""
 _FIRST_PAUSE_SECONDS, _GROWTH, _LONGEST_PAUSE_SECONDS = 5.0, 3.0, 1800.0
 _JITTER = 0.2
+_ID = re.compile("[0-9A-Za-z_]{1,36}")
 
 
 class EventType(StrEnum):
@@ -51,7 +54,7 @@ class Event:
 @dataclass(frozen=True)
 class Notification:
     """An event that is to be told, in the words in which it is told. `id` stays the same however often that is tried;
-    `number` orders those of one destination; `attempts` counts the one under way."""
+    `number` orders those of one destination; `attempts` counts the one under way; a waiting one is due at `due_at`."""
 
     number: int
     id: str
@@ -59,8 +62,48 @@ class Notification:
     payload: str
     attempts: int
     created_at: datetime
+    due_at: datetime
     state: NotificationState = NotificationState.WAITING
     reason: str | None = None
+
+    def as_answer(self) -> dict[str, Any]:
+        waits = self.state is NotificationState.WAITING
+        return {
+            "id": self.id,
+            "type": self.type,
+            "state": self.state,
+            "attempts": self.attempts,
+            "reason": self.reason,
+            "created_at": timestamp(self.created_at),
+            "next_attempt_at": timestamp(self.due_at) if waits else None,
+            "event": json.loads(self.payload),
+        }
+
+
+@dataclass(frozen=True)
+class NotificationQuery:
+    """Which notifications are asked for, in the order of their numbers, from the one after `after` on."""
+
+    state: NotificationState | None = None
+    limit: int = 50
+    after: int = 0
+
+
+_READERS: dict[str, Reader] = {
+    "state": ("state", NotificationState, f"must be one of {', '.join(NotificationState)}"),
+    "limit": ("limit", limit, LIMIT_RULE),
+    "cursor": ("after", whole_number, CURSOR_RULE),
+}
+
+
+def parse_notification_query(parameters: Mapping[str, str]) -> NotificationQuery:
+    """The notifications that a query string asks for. Raises InvalidParameters with every fault at once."""
+    return NotificationQuery(**read(parameters, _READERS, "the list of notifications"))
+
+
+def is_notification_id(text: str) -> bool:
+    """Whether a notification can have `text` for its id: not every text can be sent to a database."""
+    return bool(_ID.fullmatch(text))
 
 
 def pause_after(attempts: int) -> timedelta:

@@ -233,11 +233,6 @@ class Accounts(Transactions):
         if not (is_key_id(identity) and await self.write(work)):
             raise KeyNotFound("This account has no key with this id: its keys are at /accounts/NAME/keys.")
 
-    async def revoke(self, identity: str) -> bool:
-        """Remove the key with this id, whoever has it; whether there was one."""
-        note, which = noted(Action.KEY_REVOKED, identity), _KEYS.c.hash.startswith(identity)
-        return is_key_id(identity) and await self.write(lambda connection: _revoke(connection, note, which))
-
     async def remove_key(self, key: str) -> None:
         """Remove `key`, if it is there."""
         note, which = noted(Action.KEY_REVOKED, key_id(key)), _KEYS.c.hash == key_hash(key)

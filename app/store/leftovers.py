@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Delete, Update, delete, exc, func, insert, select, update
 
 from app.domain.audit import Action
-from app.domain.leftover import PAGE_SIZE, Leftover, LeftoverPage, LeftoverState
+from app.domain.leftover import PAGE_SIZE, Leftover, LeftoverPage, LeftoverState, is_job_id
 from app.store.audit import noted
 from app.store.engine import Transactions, rows_changed
 from app.store.tables import LeftoverRow
@@ -90,6 +90,8 @@ class Leftovers(Transactions):
         return await self._settle(leftover, Action.LEFTOVER_FORGOTTEN, delete(LeftoverRow))
 
     async def _settle(self, leftover: str, action: Action, change: Update | Delete) -> bool:
+        if not is_job_id(leftover):
+            return False
         note = noted(action, leftover)
         columns = (LeftoverRow.account_id, LeftoverRow.destination, LeftoverRow.object)
         one = change.where(LeftoverRow.id == leftover).returning(*columns)

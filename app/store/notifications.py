@@ -26,7 +26,7 @@ from sqlalchemy.orm import aliased
 from app.domain.audit import Action
 from app.domain.delivery import DeliveryState
 from app.domain.destination import timestamp
-from app.domain.notification import Event, EventType, Notification, NotificationState
+from app.domain.notification import Event, EventType, Notification, NotificationState, is_notification_id
 from app.store.audit import noted
 from app.store.engine import Transactions, rows_changed
 from app.store.tables import (
@@ -238,15 +238,19 @@ class Notifications(Transactions):
         found = await self.read(lambda connection: {row[0]: row[1] for row in connection.execute(counted)}, brief=False)
         return {state: found.get(state, 0) for state in NotificationState}
 
-    async def page(self, after: int, most: int) -> list[Notification]:
-        """At most `most`, in the order of their numbers, from the one after the number `after` on."""
-        rows = select(*_COLUMNS).where(NotificationRow.number > after).order_by(NotificationRow.number).limit(most)
+    async def page(self, after: int, most: int, state: NotificationState | None = None) -> list[Notification]:
+        """At most `most`, in the order of their numbers, from the one after the number `after` on; in any state, or in
+        this one."""
+        which = [NotificationRow.number > after, *([NotificationRow.state == state] if state else [])]
+        rows = select(*_COLUMNS).where(*which).order_by(NotificationRow.number).limit(most)
         return await self.read(lambda connection: [_notification(row) for row in connection.execute(rows)], brief=False)
 
     async def retry(self, now: datetime, identity: str | None = None) -> int:
         """An operator has those that were given up, or the one with this id, told from `now` on as if they had just
         happened, and before what happened to their destinations later. How many that are."""
         which = [NotificationRow.state == NotificationState.KEPT]
+        if identity is not None and not is_notification_id(identity):
+            return 0
         if identity is not None:
             which.append(NotificationRow.id == identity)
         columns = (NotificationRow.number, NotificationRow.account_id, NotificationRow.destinations)
@@ -277,7 +281,7 @@ class Notifications(Transactions):
                 note(connection, row.account_id, type=row.type)
             return row is not None
 
-        return await self.write(forget)
+        return is_notification_id(identity) and await self.write(forget)
 
     async def remove_kept(self, before: datetime, most: int) -> int:
         """Take at most `most` that were given up off the record, of those that happened before then; how many."""
@@ -312,6 +316,7 @@ _DUE = _due()
 _COLUMNS = (
     *(NotificationRow.number, NotificationRow.id, NotificationRow.type, NotificationRow.payload),
     *(NotificationRow.attempts, NotificationRow.created_at, NotificationRow.state, NotificationRow.reason),
+    NotificationRow.due_at,
 )
 
 
@@ -330,6 +335,7 @@ def _notification(row: Row[*tuple[Any, ...]]) -> Notification:
         payload=row.payload,
         attempts=row.attempts,
         created_at=row.created_at,
+        due_at=row.due_at,
         state=NotificationState(row.state),
         reason=row.reason,
     )

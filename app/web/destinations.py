@@ -157,6 +157,11 @@ def refuse_parameters(parameters: Iterable[str]) -> None:
     _refuse(parameters, "does not belong on the query string")
 
 
+async def refuse_body(request: web.Request) -> None:
+    """Raises InvalidParameters where the body has any parameters."""
+    _refuse(await in_time(parameters_of(request)), "does not belong here: this call takes nothing")
+
+
 def _refuse(parameters: Iterable[str], rule: str) -> None:
     """Raises InvalidParameters that names each of `parameters`, if there are any."""
     names = [printable(name) for name in parameters]

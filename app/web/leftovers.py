@@ -1,22 +1,24 @@
-"""The handler of /leftovers: which test files may have been left behind, and why."""
+"""The handlers of /leftovers: which test files may have been left behind, and why; and what is done about one."""
 
-from collections.abc import Mapping
-from typing import Any
+from datetime import UTC, datetime
 
 from aiohttp import web
 
-from app.domain.destination import timestamp
-from app.domain.leftover import PAGE_SIZE, Leftover, LeftoverState, parse_leftover_query
+from app.domain.errors import LeftoverNotFound
+from app.domain.leftover import PAGE_SIZE, parse_leftover_query
 from app.domain.listing import page_counts
 from app.store.accounts import Accounts
 from app.store.leftovers import Leftovers
-from app.web.auth import AccountNames, Caller, Operator, caller_of, query_of
+from app.web.auth import AccountNames, Operator, caller_of, query_of, require_operator
+from app.web.destinations import refuse_body, refuse_query
 from app.web.errors import answer
 from app.web.scope import narrow
 
+_NOT_FOUND = "There is no test file with this id on record: those that may remain are at /leftovers."
+
 
 class LeftoverHandlers:
-    """A customer sees those of its own account, the operator all, and whose they are."""
+    """A customer sees those of its own account, the operator all, and whose they are, and settles them."""
 
     def __init__(self, leftovers: Leftovers, accounts: Accounts, operator: Operator) -> None:
         self._leftovers = leftovers
@@ -25,7 +27,11 @@ class LeftoverHandlers:
         self._names = AccountNames(accounts)
 
     def routes(self) -> list[web.AbstractRouteDef]:
-        return [web.get("/leftovers", self.list)]
+        return [
+            web.get("/leftovers", self.list),
+            web.post("/leftovers/{id}/retry", self.retry),
+            web.delete("/leftovers/{id}", self.forget),
+        ]
 
     async def list(self, request: web.Request) -> web.Response:
         caller = await caller_of(request, self._accounts, self._operator)
@@ -38,23 +44,27 @@ class LeftoverHandlers:
             {
                 "request_info": {"success": True},
                 **page_counts(page.count, asked.page, PAGE_SIZE, len(page.leftovers)),
-                "leftovers": [self._shown(caller, each) for each in page.leftovers],
+                "leftovers": [
+                    {**self._names.shown(caller, each.account), **each.as_answer()} for each in page.leftovers
+                ],
             }
         )
 
-    def _shown(self, caller: Caller, leftover: Leftover) -> Mapping[str, Any]:
-        waits = leftover.state is LeftoverState.WAITING
-        return {
-            "id": leftover.id,
-            **self._names.shown(caller, leftover.account),
-            "destination": leftover.destination,
-            "type": leftover.type,
-            "parameters": dict(leftover.parameters),
-            "object": leftover.object,
-            "state": leftover.state,
-            "reason": leftover.reason,
-            "message": leftover.message,
-            "tries": leftover.tries,
-            "created_at": timestamp(leftover.created_at),
-            "next_try_at": timestamp(leftover.due_at) if waits else None,
-        }
+    async def retry(self, request: web.Request) -> web.Response:
+        await self._require(request)
+        if not await self._leftovers.retry(request.match_info["id"], datetime.now(UTC)):
+            raise LeftoverNotFound(_NOT_FOUND)
+        info = {"success": True, "message": "Its delete is tried again within seconds."}
+        return answer({"request_info": info}, status=202)
+
+    async def forget(self, request: web.Request) -> web.Response:
+        await self._require(request)
+        if not await self._leftovers.forget(request.match_info["id"]):
+            raise LeftoverNotFound(_NOT_FOUND)
+        return answer({"request_info": {"success": True, "message": "1 Leftover forgotten"}})
+
+    async def _require(self, request: web.Request) -> None:
+        """The operator, and nothing on the query string or in the body."""
+        require_operator(request, self._operator)
+        refuse_query(request)
+        await refuse_body(request)

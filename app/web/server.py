@@ -70,6 +70,7 @@ from app.web.idempotency import Idempotency
 from app.web.jobs import JobHandlers
 from app.web.leftovers import LeftoverHandlers
 from app.web.metrics import MetricsHandler, counted
+from app.web.notifications import NotificationHandlers
 from app.web.openapi import page
 from app.web.refusals import noting_refusals
 from app.web.trace import LOGGED, UNLOGGED, traced
@@ -140,6 +141,7 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
         tasks.append(await _running(stack, outages.looking))
         app.add_routes(HealthHandlers(health, (*tasks, feed.reader), operator).routes())
         app.add_routes(LeftoverHandlers(leftovers, accounts, operator).routes())
+        app.add_routes(NotificationHandlers(notifications, operator).routes())
         app.router.add_get(
             "/metrics", MetricsHandler(heartbeats, Outbox(engine), leftovers, notifications, operator).get
         )

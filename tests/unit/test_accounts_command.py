@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from app.cli import accounts as commands
 from app.cli.commands import main
 from app.cli.database import ByDatabase
+from app.domain.leftover import LeftoverState
 from app.messages.sealing import new_key
 from app.settings import Settings
 from app.store.accounts import Accounts
@@ -154,6 +155,71 @@ def test_keys_are_made_imported_listed_and_revoked(way: str, settings: Settings)
     assert "no key with this id" in refused("accounts", "revoke-key", "a", first["id"])
 
 
+def test_keys_of_all_accounts_are_made_listed_and_revoked(way: str, settings: Settings) -> None:
+    done("accounts", "create", "an a")
+    made = {name: done("keys", "create", name).strip() for name in ("an a", "a", "b")}
+    another = done("keys", "create", "a").strip()
+    assert [each["name"] for each in lines(done("accounts", "list", "--json"))] == ["a", "an a", "b"]
+    listed = [line.split("  ") for line in done("keys", "list").splitlines()]
+    assert sorted(account for *_, account in listed) == ["a", "a", "an a", "b"]
+    of_b = next(identity for identity, _, account in listed if account == "b")
+    assert done("keys", "revoke", of_b) == "Revoked.\n"
+    assert f"no key with the id {of_b}" in refused("keys", "revoke", of_b)
+    assert [opens(settings, key) is not None for key in (*made.values(), another)] == [True, True, False, True]
+
+
+def test_test_files_that_may_remain_are_listed_tried_again_and_forgotten(way: str, settings: Settings) -> None:
+    done("accounts", "create", "a")
+
+    async def add(engine: Any) -> None:
+        for number in range(60):
+            await Leftovers(engine).add(leftover(number, 1, state=LeftoverState.KEPT), "sealed")
+
+    asyncio.run(in_database(settings, add))
+    listed = lines(done("leftovers", "list", "--json"))
+    assert {each["id"] for each in listed} == {f"job-{n}" for n in range(60)}
+    assert {(each["account_name"], each["state"], each["next_try_at"]) for each in listed} == {("a", "kept", None)}
+    assert "sealed" not in json.dumps(listed)
+    assert done("leftovers", "retry", "job-7") == "Its delete is tried again within seconds.\n"
+    before = {each["id"]: each["created_at"] for each in listed}
+    # The service may have tried already, and found that it cannot be.
+    again = [each for each in lines(done("leftovers", "list", "--json")) if each["created_at"] != before[each["id"]]]
+    assert [each["id"] for each in again] == ["job-7"]
+    assert done("leftovers", "forget", "job-7") == "Forgotten.\n"
+    told = [line for line in done("leftovers", "list").splitlines() if line.startswith("job-")]
+    assert (len(told), "  a  kept  " in told[0]) == (59, True)
+    for command in ("retry", "forget"):
+        for unknown in ("job-7", "a/b", "%00"):
+            assert "there is no" in refused("leftovers", command, unknown).lower()
+
+
+def test_events_that_the_platform_was_not_told_of_are_listed_told_again_and_forgotten(
+    way: str, settings: Settings
+) -> None:
+    async def furnish(engine: Any) -> list[str]:
+        told = Told(engine)
+        await told.fill()
+        for n in range(60):
+            await told.happen(f"{n:012X}", n=n)
+        for each in await told.notifications.claim(NOW, NOW, 2):
+            await told.notifications.keep(each, "answered 500")
+        return [each.id for each in await told.notifications.page(0, 99)]
+
+    ids = asyncio.run(in_database(settings, furnish))
+    assert [each["id"] for each in lines(done("notifications", "list", "--json"))] == ids
+    kept = [each for each in lines(done("notifications", "list", "--json")) if each["state"] == "kept"]
+    assert [(each["reason"], each["next_attempt_at"]) for each in kept] == [("answered 500", None)] * 2
+    assert kept[0]["event"]["type"] == kept[0]["type"]
+    first, second = [each["id"] for each in kept]
+    assert done("notifications", "retry", first) == done("notifications", "retry") == "1 told again from now on.\n"
+    assert done("notifications", "retry") == "0 told again from now on.\n"
+    assert "no event with" in refused("notifications", "retry", second)
+    assert done("notifications", "forget", second) == "Forgotten.\n"
+    assert second not in done("notifications", "list")
+    for unknown in (second, "a/b", "%00"):
+        assert "no event with" in refused("notifications", "forget", unknown)
+
+
 def test_destinations_of_all_accounts_are_listed(way: str, settings: Settings) -> None:
     for name in ("a", "b"):
         done("accounts", "create", name)
@@ -242,7 +308,13 @@ def test_what_keeps_a_command_from_the_service_is_told_in_a_sentence(
     for wrong in ("dropoff.example", "ftp://dropoff.example", "http://", "http://h:port", "http://h:99999"):
         assert "must be the address" in refused("accounts", "list", "--url", wrong, "--key", OPERATOR)
     assert "answers 404" not in done("accounts", "list", "--url", url, "--key", READER)
-    assert "read-only" in refused("accounts", "create", "a", "--url", url, "--key", READER)
+    for changing in (
+        ("accounts", "create", "a"), ("keys", "create", "a"), ("leftovers", "retry", "1"), ("leftovers", "forget", "1"),
+        ("notifications", "retry"), ("notifications", "retry", "1"), ("notifications", "forget", "1"),
+    ):  # fmt: skip
+        assert "read-only" in refused(*changing, "--url", url, "--key", READER)
+    for looking in ("keys", "leftovers", "notifications"):
+        assert done(looking, "list", "--url", url, "--key", READER) == ""
     assert done("accounts", "list", "--url", url, "--key", OPERATOR) == ""
     (settings.data / "operator_key").write_text(f"{OPERATOR}\n")
     assert done("accounts", "list", "--url", url) == "", "beside a dropoff up, which has put its key there"
@@ -328,17 +400,11 @@ def test_every_command_that_changes_something_leaves_one_entry_or_has_a_reason_n
         assert secret not in json.dumps(entry)
 
 
-ON_THE_DATABASE = (
-    ("keys", "list"), ("keys", "create", "a"), ("keys", "revoke", "1"),
-    ("leftovers", "list"), ("leftovers", "retry", "1"), ("leftovers", "forget", "1"),
-    ("notifications", "list"), ("notifications", "retry"), ("notifications", "forget", "1"),
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("command", ON_THE_DATABASE, ids=" ".join)
 def test_a_command_on_the_database_says_so_where_a_service_is_named(
-    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    command = ("secrets", "rotate")
+    monkeypatch.setenv("DROPOFF_SECRET_KEYS", new_key())
     for name in ("DROPOFF_DATA", "DROPOFF_DATABASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DROPOFF_URL", "https://dropoff.example")
@@ -355,6 +421,9 @@ def test_a_command_on_the_database_says_so_where_a_service_is_named(
     "command",
     [
         ("accounts", "list"),
+        ("keys", "list"),
+        ("leftovers", "list"),
+        ("notifications", "list"),
         ("destinations", "list"),
         ("audit",),
         ("migrate", "--check"),

@@ -568,7 +568,7 @@ def test_an_operator_sees_what_was_given_up_and_has_it_told_again_or_forgotten(
 
     identity = asyncio.run(make())
     code, listed = dropoff("list")
-    assert (code, listed.startswith(f"{identity}  2026-03-01 12:00:00  delivery.failed  kept")) == (0, True)
+    assert (code, listed.startswith(f"{identity}  2026-03-01T12:00:00Z  delivery.failed  kept")) == (0, True)
     assert "answered 500" in listed
     assert dropoff("retry", "msg_other")[0] == 1
     assert dropoff("retry") == (0, "1 told again from now on.\n")

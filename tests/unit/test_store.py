@@ -30,6 +30,7 @@ from app.domain.errors import (
     DestinationChanged,
     DestinationLimitReached,
     DestinationNotFound,
+    KeyNotFound,
     KeyReused,
     StillUnderWay,
     Unavailable,
@@ -422,11 +423,12 @@ async def test_keys_are_listed_by_an_id_and_revoked_by_it(accounts: Accounts, fi
     listed = await accounts.keys()
     assert [name for _, name, _ in listed] == ["first", "second", "first"]
     assert all(re.fullmatch("[0-9a-f]{12}", key_id) for key_id, _, _ in listed)
-    assert await accounts.revoke(listed[2][0])
+    await accounts.revoke_key("first", listed[2][0])
     assert await account_of(accounts, "key-3") is None
     assert await account_of(accounts, "key-1") == first
     for nothing in (listed[2][0], "", "%", "_" * 12, "0" * 12, listed[0][0][:11]):
-        assert not await accounts.revoke(nothing)
+        with pytest.raises(KeyNotFound):
+            await accounts.revoke_key("first", nothing)
 
 
 class TestIdempotencyKeys:

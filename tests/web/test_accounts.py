@@ -18,6 +18,8 @@ from app.store.engine import migrate, open_engine
 from app.web.auth import SESSION
 from app.web.server import application
 from tests.types.every import GOOD
+from tests.unit.test_notifications import Told
+from tests.unit.test_outbox import NOW
 from tests.web.test_openapi import DOCUMENT, faults
 
 OPERATOR, READER = "the-key-of-the-operator", "the-key-of-a-dashboard"
@@ -89,11 +91,15 @@ def disabled(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-async def caller(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Caller]:
-    settings = Settings(
+def settings(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings(
         data=tmp_path_factory.mktemp("accounts"), redis_url=SecretStr(redis_url), secret_keys=SecretStr(new_key()),
         operator_key=SecretStr(OPERATOR), operator_read_key=SecretStr(READER), destination_limit=LIMIT,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+async def caller(settings: Settings) -> AsyncIterator[Caller]:
     async with open_engine(settings.database) as engine:
         await migrate(engine)
     async with application(settings) as app, TestClient(TestServer(app)) as client:
@@ -216,6 +222,13 @@ async def test_a_limit_of_its_own_wins_over_the_setting(caller: Caller) -> None:
     assert (await caller.ok("GET", "/destinations", key=key))["usage"]["limit"] == LIMIT
 
 
+SETTLING = [
+    ("POST", "/leftovers/x/retry"),
+    ("DELETE", "/leftovers/x"),
+    ("POST", "/notifications/retry"),
+    ("POST", "/notifications/x/retry"),
+    ("DELETE", "/notifications/x"),
+]
 CHANGING = [
     ("POST", "/accounts"),
     ("PUT", "/accounts/acme"),
@@ -230,6 +243,7 @@ CHANGING = [
     ("PUT", "/destinations/000000000000"),
     ("DELETE", "/destinations/000000000000"),
     ("POST", "/destinations/verify"),
+    *SETTLING,
 ]
 
 
@@ -243,7 +257,7 @@ async def test_the_read_only_key_changes_nothing_and_is_told_so(caller: Caller, 
 async def test_the_read_only_key_looks_at_what_the_operator_looks_at(caller: Caller) -> None:
     await caller.account("looked at")
     for path in ("/accounts", "/accounts/looked%20at", "/accounts/looked%20at/keys", "/audit", "/destinations", "/jobs",
-                 "/deliveries", "/leftovers", "/dashboard/overview"):  # fmt: skip
+                 "/deliveries", "/leftovers", "/notifications", "/dashboard/overview"):  # fmt: skip
         assert await caller.ok("GET", path, key=READER), path
     _, ready, _ = await caller.call("GET", "/readyz", key=READER)
     assert ready["checks"]
@@ -258,12 +272,66 @@ async def test_the_read_only_key_looks_at_what_the_operator_looks_at(caller: Cal
         assert answered.status == 401, "a browser's session changes nothing, whosever key it came of"
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/accounts"), ("GET", "/audit"), *CHANGING[:5]])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/accounts"), ("GET", "/audit"), ("GET", "/notifications"), *CHANGING[:5], *SETTLING]
+)
 async def test_a_customer_and_a_stranger_have_no_business_there(caller: Caller, method: str, path: str) -> None:
     name = f"customer {method} {path}"
     for key in (await caller.account(name), "no-key-of-anybody", ""):
         assert await caller.refused(method, path, {"name": "theirs"}, key=key) == (401, "unauthorized")
     assert await caller.refused("GET", "/accounts/theirs") == (404, "account_not_found")
+
+
+async def test_what_is_not_on_record_is_not_found_and_a_call_that_takes_nothing_is_given_nothing(
+    caller: Caller,
+) -> None:
+    unknown = {"leftovers": "leftover_not_found", "notifications": "notification_not_found"}
+    for method, path in SETTLING:
+        if path == "/notifications/retry":
+            assert (await caller.call(method, path))[:2] == (
+                202,
+                {"request_info": {"success": True, "message": "0 told again from now on."}, "retried": 0},
+            )
+        else:
+            for name in ("x", "%00", "a%2Fb", "%F0%9F%98%80", "x" * 300):
+                found = await caller.refused(method, path.replace("/x", f"/{name}"))
+                assert found == (404, unknown[path.split("/")[1]]), name
+        assert await caller.refused(method, path, {"all": True}) == (400, "unknown_parameter")
+        assert await caller.refused(method, path, all="1") == (400, "unknown_parameter")
+
+
+async def test_the_events_that_the_platform_was_not_told_of_are_listed_page_by_page(
+    caller: Caller, settings: Settings
+) -> None:
+    async def furnish(shelf: Told) -> list[str]:
+        await shelf.fill()
+        for n in range(5):
+            await shelf.happen(f"{n:012X}", n=n)
+        for each in await shelf.notifications.claim(NOW, NOW, 2):
+            await shelf.notifications.keep(each, "answered 500")
+        return [each.id for each in await shelf.notifications.page(0, 99)]
+
+    async with open_engine(settings.database) as engine:
+        ids = await furnish(Told(engine))
+    found, cursor = [], "0"
+    while cursor != "None":
+        page = await caller.ok("GET", "/notifications", limit="2", cursor=cursor)
+        found, cursor = found + page["notifications"], str(page["next_cursor"])
+    assert [each["id"] for each in found] == ids
+    kept = (await caller.ok("GET", "/notifications", state="kept"))["notifications"]
+    assert [(each["state"], each["reason"], each["next_attempt_at"]) for each in kept] == [
+        ("kept", "answered 500", None)
+    ] * 2
+    assert kept[0]["event"]["data"] == {"n": 0}
+    status, content, _ = await caller.call("POST", f"/notifications/{kept[0]['id']}/retry")
+    assert (status, content["retried"]) == (202, 1)
+    assert await caller.refused("POST", f"/notifications/{kept[0]['id']}/retry") == (404, "notification_not_found")
+    await caller.ok("DELETE", f"/notifications/{kept[1]['id']}")
+    waiting = (await caller.ok("GET", "/notifications", state="waiting"))["notifications"]
+    assert [each["id"] for each in waiting] == [each for each in ids if each != kept[1]["id"]]
+    assert waiting[0]["attempts"] == 0
+    for name, value in (("state", "told"), ("limit", "0"), ("cursor", "x")):
+        assert await caller.refused("GET", "/notifications", **{name: value}) == (400, "invalid_parameter")
 
 
 async def test_the_operators_key_in_place_of_a_customers_is_told_apart_from_a_wrong_one(caller: Caller) -> None:

@@ -15,12 +15,16 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.audit import Action
+from app.domain.leftover import LeftoverState
 from app.messages.sealing import new_key
 from app.settings import Settings
 from app.store.engine import migrate, open_engine
+from app.store.leftovers import Leftovers
 from app.store.tables import DestinationRow
 from app.web.auth import PAGE_TOKEN, SESSION
 from app.web.server import application
+from tests.unit.test_leftovers import leftover
+from tests.unit.test_notifications import Told
 from tests.web.test_accounts import OPERATOR, Caller, disabled
 
 SECRET = "a-secret-that-is-hunted-for-in-the-log"
@@ -37,7 +41,7 @@ NOT_IN_IT = {
 @dataclass(frozen=True)
 class Act:
     """How a call is made so that it succeeds, and the entry that it leaves about the `object`. In the `path` and the
-    body, {account}, {key}, {used} and {spare} are what the test made."""
+    body, {account}, {key}, {used}, {spare}, {leftover} and {event} are what the test made."""
 
     action: Action
     path: str
@@ -96,6 +100,28 @@ ACTS = {
 }  # fmt: skip
 
 
+_OF_FILE = {"destination": None, "file": "k"}
+_OF_EVENT = {"type": "delivery.failed"}
+ACTS |= {
+    "POST /leftovers/{id}/retry": Act(
+        Action.LEFTOVER_RETRIED, "/leftovers/{leftover}/retry", {}, "{leftover}", _OF_FILE, operators=True
+    ),
+    "DELETE /leftovers/{id}": Act(
+        Action.LEFTOVER_FORGOTTEN, "/leftovers/{leftover}", {}, "{leftover}", _OF_FILE, operators=True
+    ),
+    # Each leaves none that was given up to the one after it.
+    "POST /notifications/retry": Act(
+        Action.NOTIFICATION_RETRIED, "/notifications/retry", details={"notifications": 1}, operators=True
+    ),
+    "POST /notifications/{id}/retry": Act(
+        Action.NOTIFICATION_RETRIED, "/notifications/{event}/retry", {}, "{event}", {"notifications": 1}, operators=True
+    ),
+    "DELETE /notifications/{id}": Act(
+        Action.NOTIFICATION_FORGOTTEN, "/notifications/{event}", {}, "{event}", _OF_EVENT, operators=True
+    ),
+}
+
+
 class Furnishing(Caller):
     """A caller that can have a destination enabled without a store that it could be verified at."""
 
@@ -107,6 +133,21 @@ class Furnishing(Caller):
         change = update(DestinationRow).where(DestinationRow.id == destination).values(enabled=True)
         async with self._database.begin() as connection:
             await connection.execute(change)
+
+    async def leave_file(self, account: int) -> dict[str, str]:
+        """The id of a test file of the account that may remain."""
+        file = leftover(account, account, state=LeftoverState.KEPT)
+        await Leftovers(self._database).add(file, "sealed")
+        return {"leftover": file.id}
+
+    async def give_up(self, account: int) -> dict[str, str]:
+        """The id of an event of the account that was given up."""
+        told = Told(self._database)
+        told.mine = account
+        await told.happen("0" * 12)
+        *_, event = await told.notifications.page(0, 1000)
+        await told.notifications.keep(event, "answered 500")
+        return {"event": event.id}
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +189,7 @@ async def furnished(caller: Furnishing, account: str, *, enabled: bool = True) -
     """The account, made new, with a key of its own, two destinations, and a collection that uses one of them and has a
     result set, of which everything has ended, since the destination was disabled; it is `enabled` now."""
     key = f"{CUSTOMER}-{account}"
-    await caller.ok("POST", "/accounts", {"name": account})
+    number = (await caller.ok("POST", "/accounts", {"name": account}))["account"]["account"]
     made = await caller.ok("POST", f"/accounts/{account}/keys", {"key": key})
     used, spare = [await caller.destination(key, s3_secret_access_key=SECRET) for _ in range(2)]
     await caller.ok("PUT", "/collections/c", {"name": "c", "destination_ids": [used]}, key=key)
@@ -157,12 +198,14 @@ async def furnished(caller: Furnishing, account: str, *, enabled: bool = True) -
     assert status == 202, content
     if enabled:
         await caller.enable(used)
-    return {"account": account, "key": made["key"]["id"], "used": used, "spare": spare}
+    return {"account": account, "key": made["key"]["id"], "used": used, "spare": spare, "number": str(number)}
 
 
 def filled(template: Any, things: Mapping[str, str]) -> Any:
     """`template` with what the test made in the place of the names."""
-    return json.loads(re.sub(r"\{(account|key|used|spare)\}", lambda m: things[m[1]], json.dumps(template)))
+    return json.loads(
+        re.sub(r"\{(account|key|used|spare|leftover|event)\}", lambda m: things[m[1]], json.dumps(template))
+    )
 
 
 async def left(caller: Caller, request: str | None) -> list[dict[str, Any]]:
@@ -181,6 +224,9 @@ async def test_every_call_that_changes_something_leaves_one_entry_or_has_a_reaso
     for number, (route, act) in enumerate(ACTS.items()):
         method, account = route.partition(" ")[0], f"a{number}"
         things = await furnished(caller, account)
+        others = {"leftovers": caller.leave_file, "notifications": caller.give_up}
+        if also := others.get(route.split("/")[1]):
+            things |= await also(int(things["number"]))
         key = OPERATOR if act.operators else f"{CUSTOMER}-{account}"
         path, _, query = filled(act.path, things).partition("?")
         named = {"account": account} if query else {}

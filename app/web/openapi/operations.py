@@ -24,6 +24,8 @@ from app.domain.errors import (
     JobNotFound,
     KeyInUse,
     KeyNotFound,
+    LeftoverNotFound,
+    NotificationNotFound,
     OutcomeUnknown,
     ResultSetDiffers,
     ResultSetNotFound,
@@ -37,6 +39,7 @@ from app.domain.faults import Fault, Role
 from app.domain.leftover import PAGE_SIZE as LEFTOVERS_PAGE_SIZE
 from app.domain.leftover import LeftoverState
 from app.domain.listing import LIMIT
+from app.domain.notification import NotificationState
 from app.domain.result_set import LARGEST_ID
 from app.domain.types import SPECS
 from app.domain.verification import Step, VerificationFailed
@@ -464,6 +467,15 @@ _ACCOUNTS = (
     ),
 )
 
+_OF_LEFTOVER = (
+    {**_OF_ID[0], "description": "The leftover's id.", "schema": {"type": "string", "pattern": "^[0-9A-Za-z-]{1,36}$"}},
+)
+NOTIFICATION_ID = {"type": "string", "pattern": "^msg_[0-9a-f]{32}$"}
+_OF_NOTIFICATION = ({**_OF_ID[0], "description": "The notification's id.", "schema": NOTIFICATION_ID},)
+_RETRIED = succeeded(
+    {"retried": {**_COUNT, "description": "How many events are told again."}}, message={"type": "string"}
+)
+
 OPERATIONS = (
     _CREATE,
     Operation(
@@ -609,6 +621,81 @@ OPERATIONS = (
             _filter("page", f"From 1, {LEFTOVERS_PAGE_SIZE} a page.", type="integer", minimum=1),
             _filter("state", "Only those in this state.", enum=[*LeftoverState]),
         ),
+    ),
+    Operation(
+        "retry_leftover",
+        "POST",
+        "/leftovers/{id}/retry",
+        "Have the delete of a test file tried again, for 24 hours from now on; with the operator's key.",
+        succeeded({}, message={"type": "string"}),
+        (LeftoverNotFound, OutcomeUnknown, TooManyGuesses),
+        _OF_LEFTOVER,
+        body="Nothing",
+        needs_body=False,
+        repeats=False,
+        statuses=(202,),
+    ),
+    Operation(
+        "forget_leftover",
+        "DELETE",
+        "/leftovers/{id}",
+        "Take a test file off the record: it is gone, or nobody wants to know of it; with the operator's key.",
+        succeeded({}, message={"const": "1 Leftover forgotten"}),
+        (LeftoverNotFound, OutcomeUnknown, TooManyGuesses),
+        _OF_LEFTOVER,
+    ),
+    Operation(
+        "list_notifications",
+        "GET",
+        "/notifications",
+        "The events that the platform was not told of, the oldest first: those that wait and those that were given up; "
+        "with the operator's key, as all calls on notifications.",
+        succeeded(
+            {
+                "notifications": {"type": "array", "items": ref("Notification"), "maxItems": LIMIT},
+                "next_cursor": {"type": ["integer", "null"], "description": "The cursor of the page after this one."},
+            }
+        ),
+        (TooManyGuesses,),
+        parameters=(
+            _filter("state", "Only those in this state.", enum=[*NotificationState]),
+            _filter("limit", "How many at most; 50 where it is left out.", type="integer", minimum=1, maximum=LIMIT),
+            _filter("cursor", "The next_cursor of the page before.", type="integer", minimum=0),
+        ),
+    ),
+    Operation(
+        "retry_notifications",
+        "POST",
+        "/notifications/retry",
+        "Have the platform told again of all events that were given up, for three days from now on.",
+        _RETRIED,
+        (OutcomeUnknown, TooManyGuesses),
+        body="Nothing",
+        needs_body=False,
+        repeats=False,
+        statuses=(202,),
+    ),
+    Operation(
+        "retry_notification",
+        "POST",
+        "/notifications/{id}/retry",
+        "Have the platform told again of one event that was given up.",
+        _RETRIED,
+        (NotificationNotFound, OutcomeUnknown, TooManyGuesses),
+        _OF_NOTIFICATION,
+        body="Nothing",
+        needs_body=False,
+        repeats=False,
+        statuses=(202,),
+    ),
+    Operation(
+        "forget_notification",
+        "DELETE",
+        "/notifications/{id}",
+        "Take an event off the record, whether it waits or was given up, so that those behind it are told.",
+        succeeded({}, message={"const": "1 Notification forgotten"}),
+        (NotificationNotFound, OutcomeUnknown, TooManyGuesses),
+        _OF_NOTIFICATION,
     ),
     Operation(
         "health",

@@ -12,6 +12,7 @@ from app.domain.delivery import DeliveryState, SourceFault
 from app.domain.destination import NAME_LIMIT, Named
 from app.domain.faults import Fault
 from app.domain.leftover import LeftoverState
+from app.domain.notification import EventType, NotificationState
 from app.domain.result_set import CONTENT_TYPE, LARGEST_FILE, MOST_FILES
 from app.domain.types import SPECS
 from app.domain.types.base import Spec
@@ -23,6 +24,7 @@ from app.web.openapi.operations import (
     DELIVERY_ID,
     ID,
     KEY_ID,
+    NOTIFICATION_ID,
     REFUSAL,
     RESULT_SET_ID,
     Schema,
@@ -87,6 +89,16 @@ def schemas() -> Schema:
         "created_at": _TIME,
         "next_try_at": {**_TIME, "type": ["string", "null"], "description": "Null where there will be none."},
     }
+    notification = {
+        "id": {**NOTIFICATION_ID, "description": "The webhook-id that it is sent with."},
+        "type": {"enum": [*EventType]},
+        "state": {"enum": [*NotificationState], "description": "A kept one was given up."},
+        "attempts": {"type": "integer", "minimum": 0},
+        "reason": {**text, "description": "Why it was not taken, once it was sent."},
+        "created_at": {**_TIME, "description": "Since when it is tried."},
+        "next_attempt_at": {**_TIME, "type": ["string", "null"], "description": "Null where there will be none."},
+        "event": {"type": "object", "description": "What is sent: see the webhooks."},
+    }
     moment = closed({"state": {"enum": [*JobState]}, "at": _TIME, "attempt": number, "worker": text})
     named = {
         "Create": _by_type("Create"),
@@ -104,6 +116,7 @@ def schemas() -> Schema:
             optional=_OPERATORS,
         ),
         "Leftover": closed(leftover, optional=_OPERATORS),
+        "Notification": closed(notification),
         **_of_deliveries(),
         **_of_accounts(),
         "Refused": closed(
