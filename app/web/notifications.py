@@ -12,6 +12,9 @@ from app.web.auth import Operator, query_of, require_operator
 from app.web.destinations import refuse_body, refuse_query
 from app.web.errors import answer
 
+# `retry` is a path of its own: a method that it does not take is a 405, and not a notification that is not there.
+_ONE = "/notifications/{id:(?!retry/?$)[^/]+}"
+
 
 class NotificationHandlers:
     """All of it is for the operator."""
@@ -24,8 +27,8 @@ class NotificationHandlers:
         return [
             web.get("/notifications", self.list),
             web.post("/notifications/retry", self.retry_all),
-            web.post("/notifications/{id}/retry", self.retry),
-            web.delete("/notifications/{id}", self.forget),
+            web.post(f"{_ONE}/retry", self.retry),
+            web.delete(_ONE, self.forget),
         ]
 
     async def list(self, request: web.Request) -> web.Response:

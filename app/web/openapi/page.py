@@ -27,7 +27,8 @@ _ADDRESS = "http://127.0.0.1:8080"
 # The first part of a path, and what its calls are about; what is not here is about the service itself.
 _GROUPS = {
     "destinations": "Destinations", "destination": "Destinations", "jobs": "Jobs", "collections": "Collections",
-    "deliveries": "Deliveries", "leftovers": "Leftovers", "accounts": "Accounts", "audit": "Accounts",
+    "deliveries": "Deliveries", "leftovers": "Leftovers", "notifications": "Notifications",
+    "accounts": "Accounts", "audit": "Accounts",
 }  # fmt: skip
 _SERVICE = "The service"
 _FIRST_STEPS = (
