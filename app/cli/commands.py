@@ -203,7 +203,7 @@ def _limits(destinations: str | None, verifications: str | None) -> dict[str, st
 
 @main.group()
 def keys() -> None:
-    """API keys of all accounts, as `accounts` says; `accounts make-key`, `keys` and `revoke-key` are about one."""
+    """API keys of all accounts, as `accounts` says; `accounts make-key` and the like are about one account."""
 
 
 @keys.command("create")
