@@ -301,9 +301,10 @@ async def customer_or_operator(
     return Caller(None)
 
 
-def require_operator(request: web.Request, operator: Operator) -> None:
-    """Raises Unauthorized unless the operator calls, and TooManyGuesses."""
-    if not operator_calls(request, operator):
+def require_operator(request: web.Request, operator: Operator, *, button: bool = False) -> None:
+    """Raises Unauthorized unless the operator calls, and TooManyGuesses; `button` says that the dashboard has one for
+    this call."""
+    if not operator_calls(request, operator, button=button):
         raise Unauthorized("This is for the operator: send DROPOFF_OPERATOR_KEY as Authorization: Bearer KEY.")
 
 

@@ -51,7 +51,7 @@ class LeftoverHandlers:
         )
 
     async def retry(self, request: web.Request) -> web.Response:
-        await self._require(request)
+        await self._require(request, button=True)
         if not await self._leftovers.retry(request.match_info["id"], datetime.now(UTC)):
             raise LeftoverNotFound(_NOT_FOUND)
         info = {"success": True, "message": "Its delete is tried again within seconds."}
@@ -63,8 +63,8 @@ class LeftoverHandlers:
             raise LeftoverNotFound(_NOT_FOUND)
         return answer({"request_info": {"success": True, "message": "1 Leftover forgotten"}})
 
-    async def _require(self, request: web.Request) -> None:
+    async def _require(self, request: web.Request, *, button: bool = False) -> None:
         """The operator, and nothing on the query string or in the body."""
-        require_operator(request, self._operator)
+        require_operator(request, self._operator, button=button)
         refuse_query(request)
         await refuse_body(request)

@@ -11,11 +11,15 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Locator, Page, Route, expect
 
+from app.domain.leftover import LeftoverState
 from app.domain.types import TYPES
+from app.store.engine import open_engine
+from app.store.leftovers import Leftovers
 from tests.browser.conftest import OPERATOR, READER
 from tests.browser.shipments import Shipments
 from tests.browser.viewing import Viewer
 from tests.stack import Api, Deployment
+from tests.unit.test_leftovers import leftover
 
 SCHEMES = ("light", "dark")
 LOST = "Connection lost, reconnecting…"
@@ -385,6 +389,29 @@ async def test_what_waits_is_found_by_its_count_and_by_its_reason(operator: View
     await page.locator("#delivery-filters").get_by_role("button", name="Clear").click()
     await expect(state).to_have_value("failed")
     await shipments.reset()
+
+
+async def test_a_test_file_that_nobody_removes_any_more_is_tried_again_with_a_button(
+    operator: Viewer, deployment: Deployment, screenshots: Path
+) -> None:
+    page, files = operator.page, operator.page.locator("#leftovers")
+    await expect(files).to_be_hidden()
+    async with open_engine(deployment.database_url) as engine:
+        left = leftover(1, 1, state=LeftoverState.KEPT, reason="delete_denied", object="results/dropoff-verify-1.txt")
+        await Leftovers(engine).add(left, "sealed by nobody")
+        try:
+            await page.reload()
+            await expect(files).to_contain_text("delete_denied, an operator is needed")
+            await page.set_viewport_size({"width": 360, "height": 780})
+            await _accessible(page, "#leftovers")
+            assert [await page.evaluate(each) for each in (_CUT_OFF, _OVERFLOWING)] == [[], []]
+            await files.screenshot(path=screenshots / "leftovers-phone.png")
+            await files.get_by_role("button", name="Try again").click()
+            await expect(page.locator("#announcement")).to_contain_text("tried again within seconds")
+            (again,) = (await Leftovers(engine).page(None, 1)).leftovers
+            assert again.created_at > left.created_at, "the 24 hours begin anew"
+        finally:
+            await Leftovers(engine).forget(left.id)
 
 
 async def test_a_filter_holds_for_what_happens_later(

@@ -111,11 +111,12 @@ BUTTONS = (
     "/collections/none/results/1/redeliver?account=northwind",
     "/destinations/000000000000/redeliver?account=northwind",
     "/destinations/000000000000/verify?account=northwind",
+    "/leftovers/none/retry",
 )
 OTHERS = (
     ("POST", "/collections/none/results?account=northwind"), ("PUT", "/collections/none?account=northwind"),
     ("DELETE", "/collections/none?account=northwind"), ("POST", "/destinations"),
-    ("DELETE", "/destinations/000000000000"),
+    ("DELETE", "/destinations/000000000000"), ("DELETE", "/leftovers/none"), ("POST", "/notifications/retry"),
 )  # fmt: skip
 
 

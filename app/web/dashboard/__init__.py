@@ -154,7 +154,12 @@ class DashboardHandlers:
         require_operator(request, self._operator)
         every = _all_of(query_of(request))
         minutes = await self._history.minutes(MINUTES)
-        failures, deliveries = await self._history.failures(MINUTES), await self._delivered()
+        failures = await self._history.failures(MINUTES)
+        # At once, since each waits for a database that does not answer.
+        deliveries, destinations = await asyncio.gather(
+            self._delivered(),
+            self._failing_destinations(MOST_DESTINATIONS if "destinations" in every else WORST),
+        )
         async with reading():
             depth, oldest, held, workers = await asyncio.gather(
                 self._heartbeats.waiting(), self._heartbeats.oldest(), self._heartbeats.held(),
@@ -171,9 +176,7 @@ class DashboardHandlers:
                 "rates": rates(minutes),
                 "faults": faults(minutes),
                 "failing": _failing(failures, None if "accounts" in every else WORST),
-                "failing_destinations": await self._failing_destinations(
-                    MOST_DESTINATIONS if "destinations" in every else WORST
-                ),
+                "failing_destinations": destinations,
                 "refused": failures.refused,
                 "deliveries": deliveries,
             }

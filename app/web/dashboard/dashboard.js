@@ -177,10 +177,16 @@ function showLeftovers({ total_count: count, leftovers }) {
   byId("leftovers").hidden = !count;
   byId("leftovers-count").textContent = leftovers.length < count ? `the oldest ${whole(leftovers.length)} of ${whole(count)}` : whole(count);
   byId("leftovers-list").replaceChildren(...leftovers.map((each) => {
-    const next = each.next_try_at ? `tried ${whole(each.tries)} times` : "an operator is needed: dropoff leftovers";
+    const next = each.next_try_at ? `tried ${whole(each.tries)} times` : "an operator is needed";
+    const again = async () => {
+      const answered = await post(`/leftovers/${each.id}/retry`, {});
+      leftoversAt = -LEFTOVERS_EVERY_MS;
+      await pollLeftovers();
+      return answered.request_info.message;
+    };
     return el("li", {}, el("button", { class: "plain mono", title: "Show this job", onclick: () => open(each.id) }, each.id.slice(0, 8)), el("span", { class: "number" }, when(each.created_at)),
       el("span", { class: each.next_try_at ? "soft" : "warn" }, `${each.reason ?? "to be removed"}, ${next}`), el("span", { class: "soft number" }, each.account_name ?? String(each.account)),
-      el("span", { class: "soft mono" }, each.object));
+      el("span", { class: "soft mono" }, each.object), each.next_try_at ? "" : actButton("Try again", `retry ${each.id}`, "Have its delete tried again, for 24 hours from now on", again));
   }));
 }
 
