@@ -1,8 +1,9 @@
 """The outbox of deliveries: which are due, who has which, and what became of each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import (
@@ -24,6 +25,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from app.domain.delivery import ATTEMPTS, Claimed, DeliveryState, Outcome, SourceFault
 from app.domain.destination import timestamp
@@ -46,7 +48,10 @@ from app.store.tables import (
 
 _ENDED = (DeliveryState.OK, DeliveryState.FAILED, DeliveryState.SKIPPED)
 _SET = (DeliveryRow.account_id, DeliveryRow.collection_id, DeliveryRow.result_set_id)
+_THESE = DeliveryRow.id.in_(bindparam("ids", expanding=True))
 _DESTINATION = (DestinationRow.id == DeliveryRow.destination_id, DestinationRow.account_id == DeliveryRow.account_id)
+
+_Rows = Mapping[str, Row[*tuple[Any, ...]]]
 
 
 class Outbox(Transactions):
@@ -75,24 +80,14 @@ class Outbox(Transactions):
         No destination and no account has more than its bound under way, those that are taken before included; accounts
         take turns, so do the destinations of one, and of a destination's the one that is due longest comes first.
         """
-        chosen = _chosen(now, per_destination, per_account).limit(room)
-        # Whoever else dispatches at this moment has chosen the same: what it has locked is passed over.
-        locked = select(DeliveryRow.id).where(DeliveryRow.id.in_(chosen), DeliveryRow.state == DeliveryState.PENDING)
-        taken = (
-            update(DeliveryRow)
-            .where(DeliveryRow.id.in_(locked.with_for_update(skip_locked=True)))
-            .values(
-                state=DeliveryState.UPLOADING, lease=lease, leased_until=until, attempts=DeliveryRow.attempts + 1,
-                began_at=now, changed_at=now, ended_at=None, sent=0, worker=None,
-            )
-            .returning(DeliveryRow.id)
-        )  # fmt: skip
+        bounds = {"room": room, "per_destination": per_destination, "per_account": per_account}
+        taking = {"now": now, "until": until, "dispatch": lease, **bounds}
 
         def claim(connection: Connection) -> list[Claimed]:
-            ids = connection.scalars(taken).all()
+            ids = connection.scalars(_TAKE, taking).all()
             if not ids:
                 return []
-            claimed = [_claimed(row) for row in connection.execute(_whole(DeliveryRow.id.in_(ids)))]
+            claimed = [_claimed(row) for row in connection.execute(_WHOLE, {"ids": ids})]
             keys = {each.id: key for each in claimed if each.key is None and (key := key_of(each))}
             if keys:
                 rows = [{"delivery": delivery, "chosen": key} for delivery, key in keys.items()]
@@ -103,8 +98,7 @@ class Outbox(Transactions):
 
     async def under_way(self) -> int:
         """How many deliveries are dispatched and have not ended."""
-        count = select(func.count()).select_from(DeliveryRow).where(DeliveryRow.state == DeliveryState.UPLOADING)
-        return await self.read(lambda connection: connection.scalar(count) or 0)
+        return await self.read(lambda connection: connection.scalar(_UNDER_WAY) or 0)
 
     async def unended(self) -> dict[DeliveryState, int]:
         """How many have not ended, by state."""
@@ -121,33 +115,24 @@ class Outbox(Transactions):
         return await self.write(lambda connection: self._note(connection, outcomes))
 
     def _note(self, connection: Connection, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        noted: list[Outcome] = []
-        rows: list[Row[Any]] = []
-        blamed: list[tuple[datetime, Row[Any]]] = []
         _lock_destinations(connection, [each.delivery for each in outcomes if each.failing])
-        for each in outcomes:
-            row = connection.execute(_noting(each)).one_or_none()
-            if row is None:
-                continue
-            noted.append(each)
-            rows.append(row)
-            if each.failing:
-                blamed.append((each.at, row))
+        told = {"ids": list({each.delivery for each in outcomes})}
+        rows: _Rows = {row.id: row for row in connection.execute(_TOLD_OF, told)}
+        noted = _noted(outcomes, rows)
+        for kind, some in groupby(noted, key=_kind):
+            connection.execute(_NOTING[kind], [_values(each) for each in some])
         failing = [
-            (at, row)
-            for at, row in sorted(blamed, key=lambda one: one[0])
-            if mark_failing(connection, row.destination_id, at, row.fault, row.message)
+            each
+            for each in sorted((each for each in noted if each.failing), key=lambda one: one.at)
+            if mark_failing(
+                connection, rows[each.delivery].destination_id, each.at, each.fault or "", each.message or ""
+            )
         ]
-        lines = [
-            {**_place(row), "at": each.at, "text": each.text}
-            for each, row in zip(noted, rows, strict=True)
-            if each.text
-        ]
+        lines = [{**_place(rows[each.delivery]), "at": each.at, "text": each.text} for each in noted if each.text]
         if lines:
-            connection.execute(insert(DeliveryLogRow), lines)
+            connection.execute(_ADD_LINES, lines)
         if self._notify and noted:
-            ends = [(each.at, row) for each, row in zip(noted, rows, strict=True) if row.state in _ENDED]
-            _tell(connection, ends, failing)
+            _tell(connection, [each for each in noted if each.state in _ENDED], failing, rows)
         return noted
 
     async def expire(self, now: datetime) -> tuple[int, list[Outcome]]:
@@ -166,7 +151,7 @@ class Outbox(Transactions):
         return await self.write(expire)
 
 
-def _chosen(now: datetime, per_destination: int, per_account: int) -> Select[str]:
+def _chosen() -> Select[str]:
     """The deliveries to dispatch at `now`, in turn."""
     order = (DeliveryRow.due_at, DeliveryRow.number, DeliveryRow.id)
     due = (
@@ -174,7 +159,7 @@ def _chosen(now: datetime, per_destination: int, per_account: int) -> Select[str
             *(DeliveryRow.id, DeliveryRow.account_id, DeliveryRow.destination_id, DeliveryRow.due_at),
             func.row_number().over(partition_by=DeliveryRow.destination_id, order_by=order).label("nth"),
         )
-        .where(DeliveryRow.state == DeliveryState.PENDING, DeliveryRow.due_at <= now)
+        .where(DeliveryRow.state == DeliveryState.PENDING, DeliveryRow.due_at <= bindparam("now"))
         .subquery()
     )
     busy = select(DeliveryRow.destination_id, func.count().label("n")).where(
@@ -185,7 +170,7 @@ def _chosen(now: datetime, per_destination: int, per_account: int) -> Select[str
     admitted = (
         select(due.c.id, due.c.account_id, due.c.due_at, turn.label("turn"))
         .outerjoin(at_destination, at_destination.c.destination_id == due.c.destination_id)
-        .where(turn <= per_destination)
+        .where(turn <= bindparam("per_destination"))
         .subquery()
     )
     of_account = (
@@ -203,7 +188,25 @@ def _chosen(now: datetime, per_destination: int, per_account: int) -> Select[str
         .outerjoin(of_account, of_account.c.account_id == admitted.c.account_id)
         .subquery()
     )
-    return select(ranked.c.id).where(ranked.c.rank <= per_account).order_by(ranked.c.rank, ranked.c.due_at, ranked.c.id)
+    admitted_too = ranked.c.rank <= bindparam("per_account")
+    in_turn = (ranked.c.rank, ranked.c.due_at, ranked.c.id)
+    return select(ranked.c.id).where(admitted_too).order_by(*in_turn).limit(bindparam("room"))
+
+
+def _take() -> ReturningUpdate[str]:
+    """Dispatch those that are chosen. Whoever else dispatches at this moment has chosen the same: what it has locked is
+    passed over."""
+    locked = select(DeliveryRow.id).where(DeliveryRow.id.in_(_chosen()), DeliveryRow.state == DeliveryState.PENDING)
+    now: Any = bindparam("now")
+    return (
+        update(DeliveryRow)
+        .where(DeliveryRow.id.in_(locked.with_for_update(skip_locked=True)))
+        .values(
+            state=DeliveryState.UPLOADING, lease=bindparam("dispatch"), leased_until=bindparam("until"),
+            attempts=DeliveryRow.attempts + 1, began_at=now, changed_at=now, ended_at=None, sent=0, worker=None,
+        )
+        .returning(DeliveryRow.id)
+    )  # fmt: skip
 
 
 _CHOOSE_KEY = update(DeliveryRow).where(DeliveryRow.id == bindparam("delivery")).values(key=bindparam("chosen"))
@@ -274,42 +277,64 @@ def _claimed(row: Row[*tuple[Any, ...]]) -> Claimed:
     )
 
 
-def _held(delivery: str, lease: str) -> tuple[Any, ...]:
-    return DeliveryRow.id == delivery, DeliveryRow.lease == lease
+def _noted(outcomes: Sequence[Outcome], rows: _Rows) -> list[Outcome]:
+    """Those of `outcomes` whose deliveries are still their dispatches', each as those before it leave them."""
+    states = {delivery: row.state for delivery, row in rows.items()}
+    noted = []
+    for each in outcomes:
+        # One whose lease has ended is told of all the same, as long as it was not dispatched again.
+        renews = each.state is DeliveryState.UPLOADING
+        states_before = (DeliveryState.UPLOADING,) if renews else (DeliveryState.UPLOADING, DeliveryState.PENDING)
+        row = rows.get(each.delivery)
+        if row is not None and row.lease == each.lease and states[each.delivery] in states_before:
+            states[each.delivery] = each.state
+            noted.append(each)
+    return noted
 
 
-def _noting(outcome: Outcome) -> Update:
-    """The update that notes `outcome`, where the delivery is that dispatch's."""
-    values: dict[str, Any] = {"state": outcome.state, "changed_at": outcome.at, "worker": outcome.worker}
-    values["upload"] = outcome.upload
-    # One whose lease has ended is told of all the same, as long as it was not dispatched again.
-    states = [DeliveryState.UPLOADING, DeliveryState.PENDING]
-    match outcome.state:
+def _kind(outcome: Outcome) -> tuple[DeliveryState, bool]:
+    """Which of _NOTING notes it."""
+    return outcome.state, outcome.returned
+
+
+def _values(outcome: Outcome) -> dict[str, Any]:
+    """What that is given of it; the names are not those of columns, which SQLAlchemy would take for more to be set."""
+    refusal = asdict(outcome.refusal) if outcome.refusal else None
+    return {f"its_{name}": getattr(outcome, name) for name in _OF_OUTCOME} | {"its_refusal": refusal}
+
+
+_OF_OUTCOME = (
+    *("delivery", "at", "worker", "upload", "sent", "leased_until", "due_at", "fault", "message"),
+    *("refusal", "etag", "version", "request_id"),
+)
+
+
+def _noting(state: DeliveryState, *, returned: bool) -> Update:
+    """The update that notes such an outcome."""
+    its: dict[str, Any] = {name: bindparam(f"its_{name}") for name in _OF_OUTCOME}
+    values: dict[str, Any] = {"state": state, "changed_at": its["at"]}
+    names: tuple[str, ...] = ("worker", "upload")
+    match state:
         case DeliveryState.UPLOADING:
-            values |= {"sent": outcome.sent, "leased_until": outcome.leased_until}
-            states = [DeliveryState.UPLOADING]
+            names += ("sent", "leased_until")
         case DeliveryState.PENDING:
-            values |= {"due_at": outcome.due_at, "sent": 0, **_why(outcome)}
-            if outcome.returned:
+            names += ("due_at", "fault", "message", "refusal")
+            values["sent"] = 0
+            if returned:
                 values["attempts"] = DeliveryRow.attempts - 1
         case DeliveryState.SKIPPED:
-            values |= _unsent(outcome)
-        case _:
-            values |= {"ended_at": outcome.at, **_why(outcome)}
-    if outcome.state is DeliveryState.OK:
-        receipt = {"etag": outcome.etag, "version": outcome.version, "request_id": outcome.request_id}
-        values |= {"sent": outcome.sent, **receipt}
-    which = (*_held(outcome.delivery, outcome.lease), DeliveryRow.state.in_(states))
-    told = (DeliveryRow.id, DeliveryRow.state, DeliveryRow.fault, DeliveryRow.message)
-    return update(DeliveryRow).where(*which).values(**values).returning(*told, *_SET, DeliveryRow.destination_id)
+            values |= _unsent()
+        case DeliveryState.FAILED:
+            names += ("fault", "message", "refusal")
+            values["ended_at"] = its["at"]
+        case DeliveryState.OK:
+            names += ("fault", "message", "refusal", "sent", "etag", "version", "request_id")
+            values["ended_at"] = its["at"]
+    values |= {name: its[name] for name in names}
+    return update(DeliveryRow).where(DeliveryRow.id == its["delivery"]).values(**values)
 
 
-def _why(outcome: Outcome) -> dict[str, Any]:
-    refusal = asdict(outcome.refusal) if outcome.refusal else None
-    return {"fault": outcome.fault, "message": outcome.message, "refusal": refusal}
-
-
-def _unsent(outcome: Outcome) -> dict[str, Any]:
+def _unsent() -> dict[str, Any]:
     """What is noted of one for which nothing was sent: where a copy had arrived before, the receipt is that copy's."""
     arrived = DeliveryRow.delivered_at.is_not(None)
     size = select(ResultFileRow.bytes).where(FILE_OF_DELIVERY).correlate(DeliveryRow).scalar_subquery()
@@ -317,33 +342,53 @@ def _unsent(outcome: Outcome) -> dict[str, Any]:
         "state": case((arrived, DeliveryState.OK), else_=DeliveryState.SKIPPED),
         "sent": case((arrived, size), else_=DeliveryRow.sent),
         "began_at": case((arrived, null()), else_=DeliveryRow.began_at),
-        "ended_at": func.coalesce(DeliveryRow.delivered_at, literal(outcome.at, UtcDateTime)),
+        "ended_at": func.coalesce(DeliveryRow.delivered_at, bindparam("its_at", type_=UtcDateTime)),
         "fault": None,
         "refusal": None,
-        "message": case((arrived, null()), else_=literal(outcome.message, Text)),
+        "message": case((arrived, null()), else_=bindparam("its_message", type_=Text)),
     }
 
 
-def _place(row: Row[Any]) -> dict[str, Any]:
+# Made once: to make one takes longer than to carry it out.
+_UNDER_WAY = select(func.count()).select_from(DeliveryRow).where(DeliveryRow.state == DeliveryState.UPLOADING)
+_TAKE = _take()
+_WHOLE = _whole(_THESE)
+_TOLD_OF = (
+    select(DeliveryRow.id, DeliveryRow.lease, DeliveryRow.state, *_SET, DeliveryRow.destination_id)
+    .where(_THESE)
+    .order_by(DeliveryRow.id)
+    .with_for_update()
+)
+_NOTING = {
+    (state, returned): _noting(state, returned=returned)
+    for state in DeliveryState
+    for returned in ((False, True) if state is DeliveryState.PENDING else (False,))
+}
+_ADD_LINES = insert(DeliveryLogRow)
+
+
+def _place(row: Row[*tuple[Any, ...]]) -> dict[str, Any]:
     """Whose log it is that tells of a delivery."""
     names = ("account_id", "collection_id", "result_set_id", "destination_id")
     return {name: getattr(row, name) for name in names}
 
 
-def _tell(
-    connection: Connection, ended: Sequence[tuple[datetime, Row[Any]]], failing: Sequence[tuple[datetime, Row[Any]]]
-) -> None:
+def _tell(connection: Connection, ended: Sequence[Outcome], failing: Sequence[Outcome], rows: _Rows) -> None:
     """Have the platform told of deliveries that ended, and of the destinations that fail because of some, each at its
     time and in that order."""
-    events = failed_deliveries(connection, {row.id: at for at, row in ended if row.state == DeliveryState.FAILED})
-    for since, row in failing:
-        why = {"failing_since": timestamp(since), "fault": row.fault, "message": row.message}
-        events += destination_event(connection, EventType.DESTINATION_FAILING, row.destination_id, since, **why)
+    events = failed_deliveries(
+        connection, {each.delivery: each.at for each in ended if each.state is DeliveryState.FAILED}
+    )
+    for each in failing:
+        why = {"failing_since": timestamp(each.at), "fault": each.fault, "message": each.message}
+        destination = rows[each.delivery].destination_id
+        events += destination_event(connection, EventType.DESTINATION_FAILING, destination, each.at, **why)
     well: dict[SetKey, datetime] = {}
-    for at, row in ended:
-        if row.state != DeliveryState.FAILED:
+    for each in ended:
+        if each.state is not DeliveryState.FAILED:
+            row = rows[each.delivery]
             key = (row.account_id, row.collection_id, row.result_set_id)
-            well[key] = max(at, well.get(key, at))
+            well[key] = max(each.at, well.get(key, each.at))
     events += delivered_sets(connection, well)
     record(connection, sorted(events, key=lambda event: event.at))
 
