@@ -15,7 +15,7 @@ from app.domain.faults import Fault
 from app.domain.types.base import Spec
 from app.domain.verification import Location, Step, advice
 from workers.egress.wire import measure
-from workers.source import Reader, Source, SourceRefused
+from workers.source import Reader, Source, SourceRefused, require_size
 from workers.storage.multipart import (
     ABORT_SECONDS,
     REQUEST_SECONDS,
@@ -25,7 +25,7 @@ from workers.storage.multipart import (
     bounded,
     write,
 )
-from workers.storage.port import ONE_PUT, SLOWEST, Bucket, Provider, Uploaded, UploadGone, digest
+from workers.storage.port import ONE_PUT, SLOWEST, Bucket, Provider, Uploaded, UploadGone
 from workers.storage.refusals import Refused
 from workers.verify import failed_step, reached
 
@@ -174,10 +174,9 @@ async def _abandon_unknown(bucket: Bucket, key: str) -> None:
 
 async def _small(bucket: Bucket, file: File, source: Source, memory: Memory) -> Uploaded:
     """One put, and again a moment later where that may help: what is written twice is the same file under one key."""
-    async with memory.taken(file.bytes), source.open(file.source) as reader:
-        body = await _read(reader, file.bytes)
-        await _require_end(reader)
-        _require(file, (await digest("sha256", body)).hex())
+    async with memory.taken(file.bytes):
+        body, sha256 = await source.whole(file.source, file.bytes)
+        _require(file, sha256)
         seconds = REQUEST_SECONDS + len(body) / SLOWEST
 
         async def put() -> Uploaded:
@@ -214,14 +213,12 @@ async def _large(
 
 async def _read(reader: Reader, count: int) -> bytes:
     body = await reader.read(count)
-    if len(body) < count:
-        raise SourceRefused(SourceFault.CHANGED, "it is smaller than announced")
+    require_size(len(body), count)
     return body
 
 
 async def _require_end(reader: Reader) -> None:
-    if await reader.read(1):
-        raise SourceRefused(SourceFault.CHANGED, "it is larger than announced")
+    require_size(len(await reader.read(1)), 0)
 
 
 def _require(file: File, sha256: str) -> None:

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from typing import Protocol
+from typing import Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -17,6 +18,9 @@ import aiohttp
 from app.domain.delivery import SOURCE_TEXTS, SourceFault
 from app.tls import tls_context
 from workers.egress.guard import CONNECT_SECONDS
+from workers.storage.port import digest
+
+T = TypeVar("T")
 
 THREADS = 32
 READ_SECONDS = 30.0
@@ -37,6 +41,13 @@ class SourceRefused(Exception):
         """For the log of the operator, whose source it is."""
 
 
+def require_size(found: int, announced: int) -> None:
+    """Raise SourceRefused unless a file is as large as it was announced."""
+    if found != announced:
+        changed = "smaller" if found < announced else "larger"
+        raise SourceRefused(SourceFault.CHANGED, f"it is {changed} than announced")
+
+
 class Reader(Protocol):
     """An open file, read from its beginning to its end."""
 
@@ -49,6 +60,9 @@ class Source(Protocol):
 
     def open(self, path: str) -> contextlib.AbstractAsyncContextManager[Reader]:
         """The file at `path`, which has no empty part and none that leads out. Raises SourceRefused."""
+
+    async def whole(self, path: str, size: int) -> tuple[bytes, str]:
+        """All of the file at `path`, which has `size` bytes, and its SHA-256 in hexadecimal. Raises SourceRefused."""
 
 
 @contextlib.asynccontextmanager
@@ -91,6 +105,10 @@ class FolderSource:
             # A read may still be under way in a thread: the file is closed after it.
             await asyncio.shield(loop.run_in_executor(self._threads, os.close, file))
 
+    async def whole(self, path: str, size: int) -> tuple[bytes, str]:
+        """In one go, since each way to a thread and back costs more than it is to read a small file."""
+        return await _in_thread(self._threads, _whole, self._folder, path, size)
+
 
 class _FolderReader:
     def __init__(self, file: int, threads: ThreadPoolExecutor) -> None:
@@ -99,17 +117,22 @@ class _FolderReader:
         self._at = 0
 
     async def read(self, count: int) -> bytes:
-        # Awaited to its end although the caller is cancelled, or the file could be closed under it.
-        reading = asyncio.get_running_loop().run_in_executor(self._threads, _read, self._file, count, self._at)
-        try:
-            data = await asyncio.shield(reading)
-        except asyncio.CancelledError:
-            await asyncio.wait({reading})
-            raise
-        except OSError as error:
-            raise _unavailable(error) from None
+        data = await _in_thread(self._threads, _read, self._file, count, self._at)
         self._at += len(data)
         return data
+
+
+async def _in_thread(threads: ThreadPoolExecutor, work: Callable[..., T], *arguments: object) -> T:
+    """What `work` returns. Awaited to its end although the caller is cancelled: a file could be closed under it, or the
+    room given back for what it reads. Raises SourceRefused for an OSError."""
+    working = asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait({working})
+        raise
+    except OSError as error:
+        raise _unavailable(error) from None
 
 
 def _opened(folder: str, path: str) -> int:
@@ -155,6 +178,17 @@ def _read(file: int, count: int, at: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+def _whole(folder: str, path: str, size: int) -> tuple[bytes, str]:
+    """See Source.whole."""
+    file = _opened(folder, path)
+    try:
+        body = _read(file, size + 1, 0)
+    finally:
+        os.close(file)
+    require_size(len(body), size)
+    return body, hashlib.sha256(body).hexdigest()
+
+
 class HttpsSource:
     """Files under one address. No redirect is followed, and what is packed on the way is refused."""
 
@@ -173,6 +207,12 @@ class HttpsSource:
             yield reader
         finally:
             reader.close()
+
+    async def whole(self, path: str, size: int) -> tuple[bytes, str]:
+        async with self.open(path) as reader:
+            body = await reader.read(size + 1)
+        require_size(len(body), size)
+        return body, (await digest("sha256", body)).hex()
 
 
 class _HttpsReader:
