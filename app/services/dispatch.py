@@ -104,8 +104,8 @@ class Dispatcher:
         self.receiving = Background("delivery reports", self._receive)
 
     def wake(self) -> None:
-        """Look at what is due now, rather than in a moment."""
-        self._woken.set()
+        """Look at what is due now, rather than in a second; with it at what comes within GATHER_SECONDS."""
+        asyncio.get_running_loop().call_later(GATHER_SECONDS, self._woken.set)
 
     @contextlib.asynccontextmanager
     async def running(self) -> Any:
@@ -122,7 +122,6 @@ class Dispatcher:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TURN_SECONDS):
                 await self._woken.wait()
-        await asyncio.sleep(GATHER_SECONDS)
         self._woken.clear()
         workers = await self._heartbeats.alive(deliveries=True)
         room = sum(worker.jobs for worker in workers if worker.reading)
@@ -250,7 +249,8 @@ class Dispatcher:
         noted = await self._store.settle(outcomes) if outcomes else []
         self._popped = []
         if any(each.state is not DeliveryState.UPLOADING for each in noted):
-            self.wake()
+            # What came with it was waited for already.
+            self._woken.set()
         await self._tell(noted)
 
     def _outcome(self, sealed: bytes) -> Outcome | None:
