@@ -14,28 +14,36 @@ LEASE_SECONDS = 20.0
 """A delivery of which nothing was heard for so long is dispatched again, and the worker that has it lets go of it."""
 
 
-class DeliveryJob(Owned):
-    """One file for one destination. `id` is the delivery's, and `lease` tells this dispatch of it from others; no
-    worker may begin it after `start_by`, in seconds since the epoch by Redis' clock. The file is at the path `source`
-    under the operator's source, and is what was announced if `bytes` and `sha256` say so. `abandoned` is the id of an
-    upload that another worker may have left unfinished at the store; with `repeated` there may be others under this
-    key, since it was dispatched before."""
+class DeliveryFile(BaseModel):
+    """A file, as what was announced: it is at the path `source` under the operator's source, and is the one meant if
+    `bytes` and `sha256` say so. `id` is the delivery's. `abandoned` is the id of an upload that another worker may have
+    left unfinished at the store; with `repeated` there may be others under this key, since it was dispatched before."""
+
+    model_config = ConfigDict(frozen=True)
 
     id: str
-    lease: str
     attempt: int
-    destination: str
-    spec: SealedSpec
-    location: Location = UNKNOWN_LOCATION
     key: str
-    file: str
+    name: str
     source: str
     bytes: int
     sha256: str
     content_type: str
-    start_by: float
     abandoned: str | None = None
     repeated: bool = False
+
+
+class DeliveryJob(Owned):
+    """Files for one destination, each a delivery by itself: what becomes of one says nothing of the others. `lease`
+    tells this dispatch of them from others; no worker may begin one after `start_by`, in seconds since the epoch by
+    Redis' clock."""
+
+    lease: str
+    destination: str
+    spec: SealedSpec
+    location: Location = UNKNOWN_LOCATION
+    files: tuple[DeliveryFile, ...]
+    start_by: float
 
     def content(self) -> dict[str, Any]:
         """The job with its credentials in the clear, to be sealed at once."""
@@ -69,6 +77,12 @@ class DeliveryReport(BaseModel):
     message: str | None = None
     refusal: Refusal | None = None
 
+
+class DeliveryReports(BaseModel):
+    """What a worker says in one message, in the order in which it happened."""
+
+    reports: tuple[DeliveryReport, ...]
+
     def content(self) -> dict[str, Any]:
-        """The report, to be sealed."""
+        """The reports, to be sealed."""
         return self.model_dump(mode="json", exclude_none=True)

@@ -1,5 +1,8 @@
 """What deliveries have moved: counts by minute, noted by the workers that deliver and shown on the dashboard."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 from redis.asyncio.client import Pipeline
 
 from app.domain.delivery import AnyFault, DeliveryState
@@ -13,13 +16,12 @@ def traffic_key(minute: int) -> str:
     return f"dropoff:traffic:{minute}"
 
 
-def note(
-    pipe: Pipeline, at: float, sent: int, ended: DeliveryState | None = None, fault: AnyFault | None = None
-) -> None:
-    """Have `pipe` count, at a time of Redis' clock, `sent` more bytes, and an attempt that has `ended` if one has."""
-    counts = {"bytes": sent} if sent else {}
-    if ended:
-        counts[f"{ended}:{fault}" if fault else str(ended)] = 1
+def note(pipe: Pipeline, at: float, sent: int, ended: Sequence[tuple[DeliveryState, AnyFault | None]] = ()) -> None:
+    """Have `pipe` count, at a time of Redis' clock, `sent` more bytes, and the attempts that have `ended`, each with
+    its fault if it has one."""
+    counts = Counter(f"{state}:{fault}" if fault else str(state) for state, fault in ended)
+    if sent:
+        counts["bytes"] = sent
     key = traffic_key(int(at // 60))
     for name, count in counts.items():
         pipe.hincrby(key, name, count)

@@ -31,7 +31,7 @@ from app.domain.types.base import Spec
 from app.domain.verification import Location
 from app.messages.broker import envelope
 from app.messages.clock import Clock
-from app.messages.delivery import LEASE_SECONDS, DeliveryJob, DeliveryReport
+from app.messages.delivery import LEASE_SECONDS, DeliveryFile, DeliveryJob, DeliveryReport, DeliveryReports
 from app.messages.keys import DELIVERY_QUEUE, DELIVERY_REPORTS
 from app.messages.sealing import NotSealedByUs, Sealer
 from app.monitor import failures, traffic
@@ -46,7 +46,9 @@ GATHER_SECONDS = 0.02
 """How long what comes one by one is waited for, so that one transaction has all of it."""
 POP_SECONDS = 5
 BATCH = 200
-"""Reports that are noted in one transaction."""
+"""Messages of workers that are noted in one transaction."""
+SMALL, TOGETHER = 1024 * 1024, 8
+"""Files of at most so many bytes are told of so many at a time: to a small one the message costs as much as the put."""
 _REDIS_PAUSE_SECONDS = 5.0
 _LEASE = timedelta(seconds=LEASE_SECONDS)
 
@@ -153,17 +155,23 @@ class Dispatcher:
             return 0
         jobs: list[DeliveryJob] = []
         refused: list[Outcome] = []
-        for each in claimed:
-            prepared = self._prepared(each, now)
-            (jobs if isinstance(prepared, DeliveryJob) else refused).append(prepared)  # type: ignore[arg-type]
+        for some in _together(claimed):
+            prepared = self._prepared(some, now)
+            if isinstance(prepared, DeliveryJob):
+                jobs.append(prepared)
+            else:
+                refused += prepared
         try:
             await self._publish(jobs)
         except (RedisError, OSError) as error:
-            log.warning("deliveries not published", deliveries=len(jobs), error=type(error).__name__)
             due = now + timedelta(seconds=_REDIS_PAUSE_SECONDS)
-            refused += [
-                Outcome(job.id, job.lease, DeliveryState.PENDING, now, due_at=due, returned=True) for job in jobs
+            back = [
+                Outcome(file.id, lease, DeliveryState.PENDING, now, due_at=due, returned=True)
+                for job in jobs
+                for file in job.files
             ]
+            log.warning("deliveries not published", deliveries=len(back), error=type(error).__name__)
+            refused += back
         if refused:
             await self._tell(await self._store.settle(refused), by_us=True)
         return len(claimed)
@@ -177,17 +185,18 @@ class Dispatcher:
         ]
         await self._client.lpush(DELIVERY_QUEUE, *messages)
 
-    def _prepared(self, claimed: Claimed, now: datetime) -> DeliveryJob | Outcome:
-        """What a worker is told, or why it is told nothing."""
+    def _prepared(self, together: Sequence[Claimed], now: datetime) -> DeliveryJob | list[Outcome]:
+        """What a worker is told of deliveries to one destination, or why it is told nothing."""
+        claimed = together[0]
 
-        def ends(state: DeliveryState, text: str, **more: Any) -> Outcome:
+        def end(state: DeliveryState, text: str, **more: Any) -> list[Outcome]:
             about: dict[str, Any] = {"text": text, "message": text, "account": claimed.account_name}
-            return Outcome(claimed.id, claimed.lease, state, now, **about, **more)
+            return [Outcome(each.id, each.lease, state, now, **about, **more) for each in together]
 
         if claimed.sealed is None:
-            return ends(DeliveryState.SKIPPED, "The destination was deleted before the file was delivered.")
+            return end(DeliveryState.SKIPPED, "The destination was deleted before the file was delivered.")
         if not claimed.enabled:
-            return ends(DeliveryState.SKIPPED, "The destination was disabled before the file was delivered.")
+            return end(DeliveryState.SKIPPED, "The destination was disabled before the file was delivered.")
         try:
             spec = self._spec(claimed, claimed.sealed)
         except (NotSealedByUs, ValueError, TypeError):
@@ -199,24 +208,29 @@ class Dispatcher:
                 "The credentials of this destination cannot be read any more: send them again with PUT "
                 f"/destinations/{claimed.destination}."
             )
-            return ends(DeliveryState.FAILED, message, fault=Fault.INTERNAL_ERROR, failing=True)
-        file = claimed.file
+            return end(DeliveryState.FAILED, message, fault=Fault.INTERNAL_ERROR, failing=True)
         return DeliveryJob(
-            id=claimed.id,
             lease=claimed.lease,
-            attempt=claimed.attempt,
             account=claimed.account,
             account_name=claimed.account_name,
             destination=claimed.destination,
             spec=spec,
             location=Location.told_by(claimed.verification or {}),
+            files=tuple(map(self._file, together)),
+            start_by=(now + _LEASE).timestamp(),
+        )
+
+    def _file(self, claimed: Claimed) -> DeliveryFile:
+        file = claimed.file
+        return DeliveryFile(
+            id=claimed.id,
+            attempt=claimed.attempt,
             key=claimed.key or "",
-            file=file.name,
+            name=file.name,
             source=file.source,
             bytes=file.bytes,
             sha256=file.sha256,
             content_type=file.content_type,
-            start_by=(now + _LEASE).timestamp(),
             abandoned=self._abandoned(claimed),
             repeated=claimed.repeated,
         )
@@ -245,7 +259,7 @@ class Dispatcher:
                 await asyncio.sleep(GATHER_SECONDS)
                 more: Any = await self._reports.lpop(DELIVERY_REPORTS, BATCH)
                 self._popped += more or []
-        outcomes = [outcome for each in self._popped if (outcome := self._outcome(each))]
+        outcomes = [outcome for each in self._popped for outcome in self._outcomes(each)]
         noted = await self._store.settle(outcomes) if outcomes else []
         self._popped = []
         if any(each.state is not DeliveryState.UPLOADING for each in noted):
@@ -253,16 +267,18 @@ class Dispatcher:
             self._woken.set()
         await self._tell(noted)
 
-    def _outcome(self, sealed: bytes) -> Outcome | None:
+    def _outcomes(self, sealed: bytes) -> list[Outcome]:
         try:
-            report = DeliveryReport.model_validate(self._sealer.open(sealed))
+            said = DeliveryReports.model_validate(self._sealer.open(sealed))
         except (NotSealedByUs, ValidationError):
             metrics.MESSAGES_REFUSED.labels("delivery_reports").inc()
             log.warning("delivery report refused, it was not sealed by us")
-            return None
-        # Where Google is the store, whoever knows it may write there.
-        upload = self._sealer.seal({"id": report.upload}) if report.upload else None
-        return replace(outcome_of(report), upload=upload)
+            return []
+        # Where Google is the store, whoever knows the id of an upload may write there.
+        return [
+            replace(outcome_of(each), upload=self._sealer.seal({"id": each.upload}) if each.upload else None)
+            for each in said.reports
+        ]
 
     async def _tell(self, noted: Sequence[Outcome], *, by_us: bool = False) -> None:
         """Log and count what was `noted`, and thus happened once; `by_us` says that it is no worker's attempt. What
@@ -279,13 +295,30 @@ class Dispatcher:
                 for each, fault in failed:
                     await failures.note_undelivered(pipe, each.at.timestamp(), fault, each.account)
                     if by_us:
-                        traffic.note(pipe, each.at.timestamp(), 0, each.state, parse_fault(fault))
+                        traffic.note(pipe, each.at.timestamp(), 0, [(each.state, parse_fault(fault))])
                 await pipe.execute()
         except (RedisError, OSError) as error:
             log.info("failed deliveries not counted", deliveries=len(failed), error=type(error).__name__)
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.now(), UTC)
+
+
+def _together(claimed: Sequence[Claimed]) -> list[list[Claimed]]:
+    """`claimed` as workers are told of it: small files for one destination up to TOGETHER at a time, of which the first
+    has the place, and others one by one."""
+    messages: list[list[Claimed]] = []
+    filling: dict[str, list[Claimed]] = {}
+    for each in claimed:
+        if each.file.bytes > SMALL:
+            messages.append([each])
+            continue
+        message = filling.get(each.destination)
+        if message is None or len(message) == TOGETHER:
+            message = filling[each.destination] = []
+            messages.append(message)
+        message.append(each)
+    return messages
 
 
 def outcome_of(report: DeliveryReport) -> Outcome:

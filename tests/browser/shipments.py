@@ -67,9 +67,11 @@ class Shipments:
         await self.reset()
         async with connect(self.deployment.redis_url) as redis, redis.pipeline(transaction=False) as pipe:
             for minute in range(25):
-                traffic.note(pipe, time.time() - 60 * minute, (1 + minute * 7 % 11) * 90 * MB, DeliveryState.OK)
+                traffic.note(
+                    pipe, time.time() - 60 * minute, (1 + minute * 7 % 11) * 90 * MB, [(DeliveryState.OK, None)]
+                )
             for fault in (Fault.WRITE_DENIED, SourceFault.NOT_FOUND):
-                traffic.note(pipe, time.time(), 0, DeliveryState.FAILED, fault)
+                traffic.note(pipe, time.time(), 0, [(DeliveryState.FAILED, fault)])
                 await failures.note_undelivered(pipe, time.time(), fault, "northwind")
             await pipe.execute()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,13 @@ from app.domain.result_set import ResultFile, ResultSetDraft
 from app.domain.verification import Step
 from app.messages.broker import opened
 from app.messages.clock import Clock
-from app.messages.delivery import DeliveryJob, DeliveryReport
+from app.messages.delivery import DeliveryJob, DeliveryReport, DeliveryReports
 from app.messages.keys import DELIVERY_QUEUE, DELIVERY_REPORTS
 from app.messages.sealing import Sealer, new_key
 from app.monitor.failures import Failing
 from app.monitor.heartbeats import Heartbeat, Heartbeats
 from app.monitor.history import History
-from app.services.dispatch import Dispatcher, outcome_of
+from app.services.dispatch import SMALL, TOGETHER, Dispatcher, outcome_of
 from app.store.accounts import Accounts
 from app.store.collections import CollectionRepository
 from app.store.destinations import DestinationRepository
@@ -48,13 +48,13 @@ class Dispatching:
         self.heartbeats = Heartbeats(client, self.clock)
         self.outbox = Outbox(engine)
         self.dispatcher = Dispatcher(
-            self.outbox, client, raw, self.heartbeats, SEALER, self.clock, per_destination=9, per_account=9
+            self.outbox, client, raw, self.heartbeats, SEALER, self.clock, per_destination=20, per_account=20
         )
         self.accounts, self.destinations = Accounts(engine), DestinationRepository(engine)
         self.collections, self.result_sets = CollectionRepository(engine), ResultSetRepository(engine)
 
-    async def announce(self, sealed: str = "", **changes: Any) -> None:
-        """One file for one destination whose credentials are `sealed`."""
+    async def announce(self, sealed: str = "", sizes: Sequence[int] = (3,), **changes: Any) -> None:
+        """Files of these sizes for one destination whose credentials are `sealed`."""
         await self.accounts.ensure_key("a", "key")
         now = datetime.now(UTC) - timedelta(seconds=1)
         values: dict[str, Any] = {
@@ -64,11 +64,14 @@ class Dispatching:
         }  # fmt: skip
         await self.destinations.add(Destination(**values), sealed or SEALER.seal(SECRETS), 50)
         await self.collections.put(1, "c", CollectionDraft("n", (ONE,)), now)
-        file = ResultFile("f.json", "in/f", 3, "0" * 64, "text/plain")
-        await self.result_sets.add(1, "c", ResultSetDraft(7, now, now, (file,)), now)
+        files = [ResultFile(f"f{n or ''}.json", "in/f", size, "0" * 64, "text/plain") for n, size in enumerate(sizes)]
+        await self.result_sets.add(1, "c", ResultSetDraft(7, now, now, tuple(files)), now)
+
+    async def deliveries(self) -> dict[str, Delivery]:
+        return {each.id: each for each in await self.result_sets.deliveries_of(1, "c", 7)}
 
     async def delivery(self) -> Delivery:
-        (found,) = await self.result_sets.deliveries_of(1, "c", 7)
+        (found,) = (await self.deliveries()).values()
         return found
 
     async def failures(self) -> list[Failing]:
@@ -81,7 +84,7 @@ class Dispatching:
         return DeliveryJob.model_validate(SEALER.open(opened(message, DELIVERY_QUEUE).sealed)) if message else None
 
     async def say(self, job: DeliveryJob, state: DeliveryState, **more: Any) -> None:
-        await self.client.rpush(DELIVERY_REPORTS, SEALER.seal(report(job, state, **more).content()))
+        await self.client.rpush(DELIVERY_REPORTS, sealed(report(job, state, **more)))
 
     async def noted(self, state: DeliveryState) -> Delivery:
         """The delivery once it is in `state`."""
@@ -91,9 +94,15 @@ class Dispatching:
         return found
 
 
-def report(job: DeliveryJob, state: DeliveryState, **more: Any) -> DeliveryReport:
-    own = {"delivery": job.id, "lease": job.lease, "attempt": job.attempt, "file": job.file, "worker": "w"}
+def report(job: DeliveryJob, state: DeliveryState, nth: int = 0, **more: Any) -> DeliveryReport:
+    """Of the file of this number among those of `job`."""
+    file = job.files[nth]
+    own = {"delivery": file.id, "lease": job.lease, "attempt": file.attempt, "file": file.name, "worker": "w"}
     return DeliveryReport.model_validate({**own, "at": time.time(), "state": state, **more})
+
+
+def sealed(*reports: DeliveryReport, by: Sealer = SEALER) -> str:
+    return by.seal(DeliveryReports(reports=reports).content())
 
 
 @pytest.fixture
@@ -112,8 +121,51 @@ async def test_a_worker_is_told_all_that_it_needs_and_nothing_in_the_clear(dispa
     assert not any(secret.encode() in message for secret in SECRETS.values())
     job = await dispatching.told()
     assert job
-    assert (job.key, job.source, job.attempt, job.spec.secrets()) == ("c/7/f.json", "in/f", 1, SECRETS)
+    (file,) = job.files
+    assert (file.key, file.source, file.attempt, job.spec.secrets()) == ("c/7/f.json", "in/f", 1, SECRETS)
     assert await dispatching.dispatcher.dispatch(5) == 0
+
+
+async def test_small_files_of_a_destination_share_a_message_and_large_ones_have_their_own(
+    dispatching: Dispatching,
+) -> None:
+    await dispatching.announce(sizes=(SMALL + 1, 0, *[SMALL] * TOGETHER, SMALL + 1))
+    assert await dispatching.dispatcher.dispatch(100) == TOGETHER + 3
+    jobs = []
+    while job := await dispatching.told():
+        jobs.append(job)
+    sizes = sorted([file.bytes for file in job.files] for job in jobs)
+    large = [[SMALL + 1]] * 2
+    assert [each for each in sizes if len(each) == 1 and each[0] > SMALL] == large
+    assert sorted(map(len, sizes)) == [1, 1, 1, TOGETHER]
+    told = [file.id for job in jobs for file in job.files]
+    assert sorted(told) == sorted(await dispatching.deliveries())
+
+
+async def test_what_becomes_of_one_file_of_a_message_says_nothing_of_the_others(dispatching: Dispatching) -> None:
+    await dispatching.announce(sizes=(3, 3, 3, 3))
+    await dispatching.dispatcher.dispatch(100)
+    job = await dispatching.told()
+    assert job
+    ok, failed, back, silent = (file.id for file in job.files)
+    said = (
+        report(job, DeliveryState.UPLOADING, 0, sent=1),
+        report(job, DeliveryState.OK, 0, sent=3, etag="e"),
+        report(job, DeliveryState.UPLOADING, 0, sent=1),
+        report(job, DeliveryState.FAILED, 1, fault=Fault.QUOTA_EXCEEDED, message="Full."),
+        report(job, DeliveryState.PENDING, 2),
+    )
+    async with dispatching.dispatcher.receiving.running(), asyncio.timeout(60):
+        await dispatching.client.rpush(DELIVERY_REPORTS, sealed(*said))
+        while (await dispatching.deliveries())[back].state is not DeliveryState.PENDING:
+            await asyncio.sleep(0.02)
+    found = await dispatching.deliveries()
+    assert {each: found[each].state for each in (ok, failed, back, silent)} == {
+        ok: DeliveryState.OK, failed: DeliveryState.FAILED, back: DeliveryState.PENDING,
+        silent: DeliveryState.UPLOADING,
+    }  # fmt: skip
+    assert (found[ok].etag, found[ok].sent, found[failed].message) == ("e", 3, "Full.")
+    assert (found[back].attempts, found[silent].attempts) == (0, 1)
 
 
 @pytest.mark.parametrize(("changes", "state"), [({"enabled": False}, "skipped"), ({}, "failed")])
@@ -161,7 +213,8 @@ async def test_a_receipt_is_noted_and_a_forged_one_dropped(dispatching: Dispatch
     assert job
     async with dispatching.dispatcher.receiving.running():
         forged = report(job, DeliveryState.OK, etag="forged")
-        await dispatching.client.rpush(DELIVERY_REPORTS, forged.model_dump_json(), Sealer((new_key(),)).seal({}))
+        by_others = sealed(forged, by=Sealer((new_key(),)))
+        await dispatching.client.rpush(DELIVERY_REPORTS, forged.model_dump_json(), by_others, SEALER.seal({}))
         await dispatching.say(job, DeliveryState.OK, etag="e", sent=3)
         found = await dispatching.noted(DeliveryState.OK)
     assert (found.etag, found.sent, found.worker) == ("e", 3, "w")
@@ -282,7 +335,8 @@ def test_what_the_store_said_is_noted_and_in_the_log(said: Refusal | None, told:
         delivery="d", lease="l", attempt=1, file="f", worker="w", at=1.0, state=DeliveryState.FAILED,
         fault=Fault.WRITE_DENIED, message="Because.", refusal=said,
     )  # fmt: skip
-    outcome = outcome_of(DeliveryReport.model_validate(report.content()))
+    (read,) = DeliveryReports.model_validate(DeliveryReports(reports=(report,)).content()).reports
+    outcome = outcome_of(read)
     assert (outcome.refusal, outcome.text) == (said, told)
 
 

@@ -155,8 +155,8 @@ async def test_what_was_delivered_is_counted_by_minute(redis: Redis) -> None:
     now = Clock().now()
     async with redis.pipeline(transaction=False) as pipe:
         traffic.note(pipe, now, 100)
-        traffic.note(pipe, now, 20, DeliveryState.OK)
-        traffic.note(pipe, now, 0, DeliveryState.FAILED, SourceFault.CHANGED)
+        traffic.note(pipe, now, 20, [(DeliveryState.OK, None)])
+        traffic.note(pipe, now, 0, [(DeliveryState.FAILED, SourceFault.CHANGED)])
         traffic.note(pipe, now, 0)
         await pipe.execute()
     *_, counted = [each for each in (await History(redis, Clock()).traffic(2)).values() if each]
