@@ -45,8 +45,8 @@ TURN_SECONDS = 1.0
 GATHER_SECONDS = 0.02
 """How long what comes one by one is waited for, so that one transaction has all of it."""
 POP_SECONDS = 5
-BATCH = 200
-"""Messages of workers that are noted in one transaction."""
+BATCH = 50
+"""Messages of workers, each of which may tell of a hundred deliveries, that are popped at once."""
 SMALL, TOGETHER = 1024 * 1024, 8
 """Files of at most so many bytes are told of so many at a time: to a small one the message costs as much as the put."""
 _REDIS_PAUSE_SECONDS = 5.0

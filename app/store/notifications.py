@@ -44,7 +44,7 @@ from app.store.tables import (
 SetKey = tuple[int, str, int]
 """A result set, by its account, its collection and its id."""
 _SET_KEY = (ResultSetRow.account_id, ResultSetRow.collection_id, ResultSetRow.id)
-_THIS_SET = tuple_(*_SET_KEY)
+_THESE_SETS = tuple_(*_SET_KEY).in_(bindparam("sets", expanding=True))
 _UNDELIVERED = (DeliveryState.PENDING, DeliveryState.UPLOADING, DeliveryState.FAILED)
 
 
@@ -129,21 +129,28 @@ def delivered_sets(connection: Connection, changed: Mapping[SetKey, datetime]) -
     if not sets:
         return []
     # Of two that note the last files of a set at the same moment, the second must see what the first has noted.
-    locked = select(ResultSetRow.id).where(_THIS_SET.in_(sets)).order_by(*_SET_KEY)
-    connection.execute(locked.with_for_update(key_share=True))
+    connection.execute(_LOCK_SETS, {"sets": sets})
+    return [
+        _delivered(row, _reached(connection, row), changed[row.account_id, row.collection_id, row.id])
+        for row in connection.execute(_DELIVERED_SETS, {"sets": sets}).all()
+    ]
+
+
+def _delivered_sets() -> Select[*tuple[Any, ...]]:
     left = exists().where(SET_OF_DELIVERY, DeliveryRow.state.in_(_UNDELIVERED))
     some = exists().where(SET_OF_DELIVERY, DeliveryRow.state == DeliveryState.OK)
     columns = (*_SET_KEY, ResultSetRow.collection_name, ResultSetRow.files, ResultSetRow.started_at)
-    found = (
+    return (
         select(*columns, ResultSetRow.ended_at, AccountRow.name.label("account_name"))
         .join(AccountRow, AccountRow.id == ResultSetRow.account_id)
-        .where(_THIS_SET.in_(sets), ~left, some)
+        .where(_THESE_SETS, ~left, some)
         .order_by(*_SET_KEY)
     )
-    return [
-        _delivered(row, _reached(connection, row), changed[row.account_id, row.collection_id, row.id])
-        for row in connection.execute(found).all()
-    ]
+
+
+# Made once: to make one takes longer than to carry it out.
+_LOCK_SETS = select(ResultSetRow.id).where(_THESE_SETS).order_by(*_SET_KEY).with_for_update(key_share=True)
+_DELIVERED_SETS = _delivered_sets()
 
 
 def _reached(connection: Connection, of_set: Row[*tuple[Any, ...]]) -> list[dict[str, Any]]:
