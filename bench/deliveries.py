@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 import trustme
 
+from bench.cpu import spent
 from demo.seaweedfs import SeaweedFS
 from tests.stack import Api, Deployment, clean_environment, s3compatible
 
@@ -63,7 +64,8 @@ def ratio(count: int, size: int, rounds: int) -> tuple[float, int]:
                 seconds = timed(call)
                 rates[name].append(count * size / MIB / seconds)
                 told = f"{name:8}{seconds:8.2f} s {rates[name][-1]:8.1f} MiB/s {count / seconds:8.1f} files/s"
-                print(told, file=sys.stderr, flush=True)
+                cpu = "  api {:.2f} ms, worker {:.2f} ms a file".format(*product.cpu) if name == "dropoff" else ""
+                print(told + cpu, file=sys.stderr, flush=True)
         ours, theirs = (statistics.median(each) for each in rates.values())
         return ours / theirs, product.memory >> 20
 
@@ -116,8 +118,11 @@ class Product:
         process = deployment.workers[-1].popen
         assert process
         self._worker = psutil.Process(process.pid)
+        self._processes = (deployment.api, deployment.workers[-1])
         self._idle = self._worker.memory_info().rss
         self.memory = 0
+        self.cpu: list[float] = []
+        """Milliseconds of the API and of the worker for a file of the last round."""
 
     def deliver(self, number: int) -> None:
         path = f"/collections/round-{number}"
@@ -127,10 +132,13 @@ class Product:
         announced = json.dumps({"id": 1, **TIMES, "files": files}).encode()
         answer = self._operator.call("POST", f"{path}/results", announced, JSON, account="bench")
         assert answer.status == 202, answer.text
+        before = [spent(each) for each in self._processes]
         while (status := self._status(path)) in ("pending", "uploading"):
             self.memory = max(self.memory, self._worker.memory_info().rss - self._idle)
             time.sleep(0.1)
         assert status == "ok"
+        after = [spent(each) for each in self._processes]
+        self.cpu = [(now - then) / len(files) for now, then in zip(after, before, strict=True)]
 
     def _status(self, path: str) -> str:
         (found,) = self._customer.call("GET", f"{path}/results").json["result_sets"]
