@@ -6,7 +6,15 @@ BIN := $(VENV)/bin
 AZURITE := tests/servers/azurite/node_modules/.installed
 CHROMIUM := $(if $(shell command -v chromium),,tests/browser/node_modules/.installed)
 PYTEST := --numprocesses 3 --dist loadfile --no-loadscope-reorder
-NPM := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --no-audit --no-fund --loglevel=error
+# npm has been seen to fail, to say that it has not, and to leave folders with little in them: what is there is looked
+# through, and why a part is missing is told.
+NPM_CI = export PATH="$(CURDIR)/$(BIN):$$PATH" && cd $(@D)/.. && logs=$$(mktemp -d) && \
+	if npm ci --no-audit --no-fund --loglevel=error --logs-dir="$$logs" && npm ls --all >/dev/null 2>&1; \
+	then rm -rf "$$logs"; \
+	else grep -h "failed with" "$$logs"/* | tail -1; rm -rf node_modules "$$logs"; \
+		echo "npm has not installed all of $$PWD/package-lock.json: is its registry reached, with a certificate that it trusts?"; \
+		exit 1; \
+	fi
 
 .PHONY: demo check test bench coverage faults soak format clean
 
@@ -70,14 +78,14 @@ $(VENV)/.bench: $(VENV)/.dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
-# Node comes with the development requirements, so that no other has to be installed. npm has been seen to fail and to
-# say that it has not, so what it was to bring is looked for.
+# Node comes with the development requirements, so that no other has to be installed.
 tests/servers/azurite/node_modules/.installed: tests/servers/azurite/package-lock.json $(VENV)/.dev
 	@echo "Installing Azurite, which stands in for Azure Blob Storage: half a minute, once."
-	@$(NPM) --prefix $(@D)/.. && test -d $(@D)/azurite
+	@$(NPM_CI)
 	@touch $@
 
 tests/browser/node_modules/.installed: tests/browser/package-lock.json tests/browser/unpack.mjs $(VENV)/.dev
 	@echo "Installing a Chromium, since this machine has none: half a minute, once."
-	@$(NPM) --prefix $(@D)/.. && $(BIN)/node tests/browser/unpack.mjs
+	@$(NPM_CI)
+	@$(BIN)/node tests/browser/unpack.mjs
 	@touch $@
