@@ -71,9 +71,9 @@ class Settings(BaseSettings):
     notify_secret: SecretStr = SecretStr("")
     retention_days: float = Field(90, ge=0, le=36_500)
     recheck_hours: float = Field(24, ge=0, le=24 * 365)
-    delivery_jobs: int = Field(256, ge=1, le=10_000)
-    account_deliveries: int = Field(256, ge=1)
-    destination_deliveries: int = Field(64, ge=1)
+    delivery_jobs: int = Field(128, ge=1, le=10_000)
+    account_deliveries: int = Field(128, ge=1)
+    destination_deliveries: int = Field(48, ge=1)
     log_level: str = "INFO"
 
     @classmethod

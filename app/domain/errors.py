@@ -10,6 +10,8 @@ DropoffError
 ├── CollectionNotFound
 ├── ResultSetNotFound
 ├── DeliveryNotFound
+├── LeftoverNotFound
+├── NotificationNotFound        or none that was given up
 ├── AccountNotFound
 ├── KeyNotFound
 ├── AccountExists
