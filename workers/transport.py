@@ -73,7 +73,8 @@ class Channel(kombu_redis.Channel):
         self.client.connection.send_command("BLMPOP", wait, 1, self.connection.queue, "RIGHT", "COUNT", count)
 
     def _brpop_read(self, **_: Any) -> bool:
-        """Deliver the messages that came, if they are ours. Raises Empty where none came."""
+        """Deliver the messages that came, if they are ours. Raises Empty where none came, and what one broke at when the
+        others are delivered: Redis has none of them any more."""
         try:
             answer = self.client.parse_response(self.client.connection, "BLMPOP")
         except self.connection_errors:
@@ -83,14 +84,16 @@ class Channel(kombu_redis.Channel):
             self._in_poll = None
         if not answer:
             raise kombu_redis.Empty
-        queue = self.connection.queue
+        queue, broken = self.connection.queue, []
         for raw in answer[1]:
             try:
-                payload = _payload(raw, queue)
+                self.connection._deliver(_payload(raw, queue), queue)
             except NotOurs as reason:
                 _refuse("queue", str(reason))
-            else:
-                self.connection._deliver(payload, queue)
+            except Exception as error:  # it is raised when nothing can be lost by it
+                broken.append(error)
+        if broken:
+            raise broken[0]
         return True
 
     def _handle_message(self, client: Any, response: Any) -> dict[str, Any]:

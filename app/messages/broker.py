@@ -67,8 +67,9 @@ def opened(raw: bytes, queue: str = QUEUE) -> Message:
         raise NotOurs("it is too large")
     try:
         return _opened(json.loads(raw.decode()), TASKS[queue])
-    # RecursionError is no ValueError: whatever it is that makes a message unreadable, it is not ours.
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    # Neither is a ValueError, and a whole number may be too large for a time: whatever it is that makes a message
+    # unreadable, it is not ours.
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
         raise NotOurs("it is not in the form of our messages") from None
 
 

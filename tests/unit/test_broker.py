@@ -90,6 +90,7 @@ STRANGE = {
     "no time": changed(lambda m: m["headers"].pop("published")),
     "a word for a time": changed(lambda m: m["headers"].update(published="now")),
     "no number for a time": changed(lambda m: m["headers"].update(published=float("nan"))),
+    "a number too large for a time": changed(lambda m: m["headers"].update(published=10**400)),
     "no id": changed(lambda m: m["headers"].update(id="")),
     "an id that is none": changed(lambda m: m["headers"].update(id="../another")),
     "a number for an id": changed(lambda m: m["headers"].update(id=7)),

@@ -238,6 +238,28 @@ def test_strange_messages_are_dropped_and_counted_and_the_next_job_is_done(
     assert queue.llen(QUEUE) == 0
 
 
+def test_what_came_with_a_message_that_breaks_the_worker_is_done(
+    redis_url: str, queue: "Redis[bytes]", loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    deliver = transport.Transport._deliver
+
+    async def notes(sealed: str) -> None:
+        done.append(sealed)
+
+    def breaks(self: transport.Transport, message: dict[str, Any], queue: str) -> None:
+        if '"bad"' in message["body"]:
+            raise LookupError
+        deliver(self, message, queue)
+
+    monkeypatch.setattr(transport.Transport, "_deliver", breaks)
+    put(queue, "a", "bad", "b", "c")
+    with worker(redis_url, loop, notes):
+        until(lambda: done == ["a", "b", "c"], "those beside it are done")
+        put(queue, "d")
+        until(lambda: done == ["a", "b", "c", "d"], "it reads on")
+
+
 def test_remote_control_tells_of_the_worker_and_does_not_end_it(
     redis_url: str, queue: "Redis[bytes]", loop: Loop
 ) -> None:
