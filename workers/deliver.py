@@ -10,7 +10,7 @@ from functools import partial
 
 import structlog
 
-from app.domain.delivery import AnyFault, Refusal, SourceFault
+from app.domain.delivery import ETAG_MOST, REQUEST_ID_MOST, VERSION_MOST, AnyFault, Refusal, SourceFault
 from app.domain.faults import Fault
 from app.domain.types.base import Spec
 from app.domain.verification import Location, Step, advice
@@ -160,7 +160,7 @@ async def deliver(
             step = failed_step(wire, refusal) if opened else Step.LOCATE
             return _refused(reached(spec, wire, refusal), step, spec, host, file, time.monotonic() - began)
     on_progress(file.bytes)
-    return Delivered(uploaded, file.bytes)
+    return Delivered(_told(uploaded, spec), file.bytes)
 
 
 async def _abandon_unknown(bucket: Bucket, key: str) -> None:
@@ -205,7 +205,7 @@ async def _large(
             try:
                 return await write(bucket, file.key, file.content_type, content, memory, on_begun, on_progress)
             except UploadGone as gone:
-                log.info("upload is gone", key=file.key, begun_again=left > 0, provider_code=gone.provider_code)
+                log.info("upload is gone", key=file.key, begun_again=left > 0, status=gone.status)
                 if not left:
                     raise
     raise AssertionError("the last beginning returns or raises")
@@ -228,12 +228,23 @@ def _require(file: File, sha256: str) -> None:
 
 def _refused(refused: Refused, step: Step, spec: Spec, host: str, file: File, seconds: float) -> NotDelivered:
     message = advice(spec, refused.fault, host=host, key=file.key, seconds=seconds, detail=refused.detail)
-    # A host may answer with the credentials that it was sent.
-    secrets = spec.secrets().values()
-    provider_code, request_id = (
-        None if said in secrets else said for said in (refused.provider_code, refused.request_id)
-    )
+    provider_code, request_id = spec.without_secrets(refused.provider_code), spec.without_secrets(refused.request_id)
     return NotDelivered(refused.fault, message, Refusal(step, provider_code, refused.status, request_id))
+
+
+def _told(uploaded: Uploaded, spec: Spec) -> Uploaded:
+    """What the store says of the file, as far as it is what a store says: the rest has no place on a receipt, nor in a
+    database."""
+
+    def kept(said: str | None, most: int) -> str | None:
+        return spec.without_secrets(said) if said and len(said) <= most and said.isprintable() else None
+
+    return Uploaded(
+        uploaded.key,
+        kept(uploaded.etag, ETAG_MOST) or "",
+        kept(uploaded.version, VERSION_MOST),
+        kept(uploaded.request_id, REQUEST_ID_MOST),
+    )
 
 
 def broken() -> NotDelivered:

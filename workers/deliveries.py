@@ -189,7 +189,7 @@ class Deliveries:
         uploaded = outcome.uploaded
         return self._says(
             underway, DeliveryState.OK, outcome.sent,
-            etag=uploaded.etag, version=uploaded.version, request_id=uploaded.request_id,
+            etag=uploaded.etag or None, version=uploaded.version, request_id=uploaded.request_id,
         )  # fmt: skip
 
     def _says(self, underway: _Underway, state: DeliveryState, sent: int = 0, **more: object) -> DeliveryReport:

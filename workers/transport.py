@@ -73,8 +73,8 @@ class Channel(kombu_redis.Channel):
         self.client.connection.send_command("BLMPOP", wait, 1, self.connection.queue, "RIGHT", "COUNT", count)
 
     def _brpop_read(self, **_: Any) -> bool:
-        """Deliver the messages that came, if they are ours. Raises Empty where none came, and what one broke at when the
-        others are delivered: Redis has none of them any more."""
+        """Deliver the messages that came, if they are ours. Raises Empty where none came, and what one of them broke at
+        when the others are delivered: Redis has them no more."""
         try:
             answer = self.client.parse_response(self.client.connection, "BLMPOP")
         except self.connection_errors:
@@ -90,7 +90,7 @@ class Channel(kombu_redis.Channel):
                 self.connection._deliver(_payload(raw, queue), queue)
             except NotOurs as reason:
                 _refuse("queue", str(reason))
-            except Exception as error:  # it is raised when nothing can be lost by it
+            except Exception as error:  # noqa: BLE001 -- it is raised when nothing can be lost by it
                 broken.append(error)
         if broken:
             raise broken[0]

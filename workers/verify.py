@@ -84,17 +84,15 @@ class _Run:
 
     def fail(self, step: Step, refused: Refused, since: float, *, forgiven: bool = False) -> None:
         """Note that `step` failed; the first failure that is not forgiven is the verdict."""
-        secrets = self.spec.secrets().values()
         self.steps.append(
             StepReport(
                 step=step,
                 outcome=Outcome.FAILED,
                 ms=_ms(since),
                 code=refused.fault,
-                # A host may answer with the credentials that it was sent.
-                provider_code=None if refused.provider_code in secrets else refused.provider_code,
+                provider_code=self.spec.without_secrets(refused.provider_code),
                 status=refused.status,
-                request_id=None if refused.request_id in secrets else refused.request_id,
+                request_id=self.spec.without_secrets(refused.request_id),
             )
         )
         if not forgiven:

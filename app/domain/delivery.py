@@ -117,6 +117,10 @@ def pause_before(attempt: int) -> timedelta:
     return timedelta(seconds=seconds * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 -- it spreads, no more
 
 
+ETAG_MOST, VERSION_MOST, REQUEST_ID_MOST = 255, 1024, 128
+"""How many characters of each a receipt has room for."""
+
+
 @dataclass(frozen=True)
 class Refusal:
     """At which step of a delivery the store refused it, and the provider's own code, HTTP status and request id as far

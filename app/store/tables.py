@@ -20,6 +20,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from app.domain.delivery import ETAG_MOST, REQUEST_ID_MOST, VERSION_MOST
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """A time in UTC, also in a database that stores no time zone."""
@@ -254,9 +256,9 @@ class DeliveryRow(Table):
     message: Mapped[str | None] = mapped_column(Text)
     refusal: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     key: Mapped[str | None] = mapped_column(String(1024))
-    etag: Mapped[str | None] = mapped_column(String(255))
-    version: Mapped[str | None] = mapped_column(String(1024))
-    request_id: Mapped[str | None] = mapped_column(String(128))
+    etag: Mapped[str | None] = mapped_column(String(ETAG_MOST))
+    version: Mapped[str | None] = mapped_column(String(VERSION_MOST))
+    request_id: Mapped[str | None] = mapped_column(String(REQUEST_ID_MOST))
     delivered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     upload: Mapped[str | None] = mapped_column(Text)
 

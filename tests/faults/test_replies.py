@@ -1,15 +1,17 @@
 """Each recorded refusal of each provider, over a real socket through the real SDK: what the customer is told."""
 
+import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
 from app.domain.faults import ADVICE, Fault
 from app.domain.types.base import Spec
-from app.domain.verification import Report, Step
+from app.domain.verification import UNKNOWN_LOCATION, Report, Step
 from tests.faults import replies
 from tests.faults.replies import ROWS, TABLES
 from tests.faults.verifying import BODIES, KEY, WITHIN, failed, providers, spec_of, step
@@ -18,6 +20,8 @@ from tests.types.base import REQUEST_ID, Row
 from tests.types.every import STORAGES
 from tests.types.gcs import TOKEN
 from tests.types.s3 import LOCATED
+from workers.deliver import Delivered, File, Memory, NotDelivered, deliver
+from workers.source import open_source
 from workers.storage import azure
 from workers.storage.port import Provider
 from workers.storage.refusals import FaultTable
@@ -188,6 +192,67 @@ async def test_a_key_that_comes_back_as_a_code_is_not_shown(stores: Stores) -> N
     report = await verify(await stores.provider_for(spec), spec, KEY, timeout=WITHIN, job="job")
     assert report.code == Fault.WRITE_DENIED
     assert "AKIAIOSFODNN7EXAMPLE" not in report.model_dump_json()
+
+
+KEYED = {
+    "a code": ("Denied.AKIAIOSFODNN7EXAMPLE", "7"),
+    "a request id": ("AccessDenied", "Credential=AKIAIOSFODNN7EXAMPLE/20260131/us-east-1/s3/aws4_request"),
+}
+
+
+@pytest.mark.parametrize("place", KEYED)
+async def test_a_key_that_comes_back_within_a_word_is_not_shown(
+    stores: Stores, place: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, request_id = KEYED[place]
+    spec = spec_of("s3compatible", stores.store.url, s3_access_key_id="AKIAIOSFODNN7EXAMPLE")
+    body = f"<Error><Code>{code}</Code></Error>"
+    head = f"HTTP/1.1 403 No\r\nContent-Type: application/xml\r\nx-amz-request-id: {request_id}\r\n"
+    stores.store.replies = {"": f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()}
+    provider = await stores.provider_for(spec)
+    report = await verify(provider, spec, KEY, timeout=WITHIN, job="job")
+    assert (report.code, step(report, "upload").status) == (Fault.WRITE_DENIED, 403)
+    undelivered = await delivered(provider, spec, tmp_path)
+    assert isinstance(undelivered, NotDelivered) and undelivered.refusal and undelivered.refusal.status == 403
+    assert "AKIAIOSFODNN7EXAMPLE" not in f"{report} {undelivered} {capfd.readouterr()}"
+
+
+UNTELLING = {
+    "too long": b"e" * 3000,
+    "no UTF-8": b"\xff\xfe",
+    "a credential": b"",
+}
+
+
+@pytest.mark.parametrize("said", UNTELLING)
+@pytest.mark.parametrize("name", ["azure", "oss", "s3compatible"])
+async def test_what_no_store_says_of_a_file_is_on_no_receipt(
+    stores: Stores, name: str, said: str, tmp_path: Path
+) -> None:
+    """A database has no room for it, and would refuse what others are told with it."""
+    spec = spec_of(name, stores.store.url)
+    secret = max(spec.secrets().values(), key=len)
+    word = UNTELLING[said] or secret.encode()
+    head, _, body = STORAGES[name].stored.partition(b"\r\n\r\n")
+    lines = [line for line in head.split(b"\r\n") if not line.lower().startswith((b"etag", b"x-"))]
+    lines += [b"ETag: " + word]
+    lines += [f"x-{each}-{of}-id: ".encode() + word for each in ("amz", "ms", "oss") for of in ("version", "request")]
+    stores.store.replies = {"": b"\r\n".join(lines) + b"\r\n\r\n" + body}
+    outcome = await delivered(await stores.provider_for(spec), spec, tmp_path)
+    if isinstance(outcome, Delivered):
+        receipt = outcome.uploaded
+        shown = [each for each in (receipt.etag, receipt.version, receipt.request_id) if each]
+        # What is no UTF-8 is read as Latin-1 by some SDKs.
+        assert [each for each in shown if not each.isprintable() or secret in each or len(each) > 2] == []
+    else:
+        assert outcome.fault is Fault.NOT_A_STORAGE_ENDPOINT
+
+
+async def delivered(provider: Provider, spec: Spec, folder: Path) -> Delivered | NotDelivered:
+    (folder / "f").write_bytes(b"abc")
+    file = File("k", "f", 3, hashlib.sha256(b"abc").hexdigest(), "text/plain")
+    async with open_source(f"file://{folder}") as source:
+        return await deliver(provider, spec, UNKNOWN_LOCATION, file, source, Memory(1024))
 
 
 def test_a_pattern_is_for_codes_that_say_no_more_than_no() -> None:

@@ -105,7 +105,7 @@ async def abandon(upload: Upload, key: str) -> bool:
             log.warning("parts left behind", key=key)
         raise
     except Refused as refused:
-        log.warning("parts left behind", key=key, code=refused.fault, provider_code=refused.provider_code)
+        log.warning("parts left behind", key=key, code=refused.fault, status=refused.status)
         return False
     return True
 
@@ -213,7 +213,7 @@ async def again_where_busy(request: Callable[[], Awaitable[T]], faults: frozense
         except Refused as refused:
             if refused.fault not in faults and refused.provider_code not in _DAMAGED:
                 raise
-            log.info("request made again", code=refused.fault, provider_code=refused.provider_code)
+            log.info("request made again", code=refused.fault, status=refused.status)
         await _sleep(pause)
     return await request()
 

@@ -16,6 +16,8 @@ from app.domain import prefix as prefixes
 from app.domain.faults import ADVICE, Fault, Role
 
 CREDENTIAL_LIMIT = 1024
+# A shorter credential may be in what a host says by chance.
+_TELLING = 4
 _SCHEME = re.compile(r"(?:s3[an]?|gs|oss|cos|obs|az|wasbs?|abfss?|https?)://", re.I)
 _NOT_PRINTABLE = re.compile(r"[^\x21-\x7e]")
 
@@ -189,6 +191,13 @@ class Spec(BaseModel):
     def secrets(self) -> dict[str, str]:
         """The credentials that were given, in the clear: whoever calls this seals them at once."""
         return {name: value.get_secret_value() for name, value in self._given() if isinstance(value, SecretStr)}
+
+    def without_secrets(self, said: str | None) -> str | None:
+        """What a host has said; None where a credential is in it: it may answer with those that it was sent."""
+        shown = said is None or not any(
+            secret in said if len(secret) >= _TELLING else secret == said for secret in self.secrets().values()
+        )
+        return said if shown else None
 
     def _given(self) -> list[tuple[str, Any]]:
         return [(name, getattr(self, name)) for name in sorted(self.parameters())]
