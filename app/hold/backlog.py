@@ -35,8 +35,8 @@ _LEAST_SECONDS = 3.0
 
 
 class Backlog:
-    """Looks at the age of the job that is taken next, and at how fast ages go by there: that is how long one waits
-    that comes now; only while there is somebody who asks. Without a worker nothing is refused: one may start, and what
+    """Looks at the age of the job that is taken next, and at how fast the queue goes: that is how long one waits that
+    comes now; only while there is somebody who asks. Without a worker nothing is refused: one may start, and what
     is held then is begun in time. Only the time counts in which the job was seen to wait: what Redis brings back after
     a restart, or could not give away while it was frozen or cut off, says nothing about the workers.
     `client` must not decode what it reads; `start_seconds` is how long after its submission a job may be begun."""
@@ -47,8 +47,10 @@ class Backlog:
         self._least = min(start_seconds, _LEAST_SECONDS)
         self._bound = max(start_seconds * _FULL, self._least)
         self._bound_soon = max(start_seconds * _FULL_SOON, self._least)
-        # When it was looked, and when the job was published that was to be taken next then.
-        self._heads: deque[tuple[float, float]] = deque()
+        self._put_in = 0
+        # When it was looked, when the job was published that was to be taken next then, how many waited, and how many
+        # this process had put in by then.
+        self._heads: deque[tuple[float, float, int, int]] = deque()
         self._continuity = Continuity()
         self._looked = self._watched_since = float("-inf")
         self._asked = float("-inf")
@@ -65,6 +67,10 @@ class Backlog:
                 "The workers have more to verify than they can in time: nothing was created or changed, try again "
                 "shortly."
             )
+
+    def put_in(self) -> None:
+        """This process has put a job into the queue."""
+        self._put_in += 1
 
     def is_full(self) -> bool:
         """Whether that was so at the last look; nobody looks for whoever only asks this."""
@@ -91,8 +97,10 @@ class Backlog:
             # Messages are put in at the left and taken out at the right.
             pipe.lindex(QUEUE, -1)
             pipe.lindex(QUEUE, 0)
+            pipe.llen(QUEUE)
+            put_in = self._put_in
             self._continuity.ask(pipe)
-            workers, first, last, *told = await pipe.execute()
+            workers, first, last, depth, *told = await pipe.execute()
         looked, now = time.monotonic(), self._clock.now()
         self._continuity.note(told, now)
         if looked - self._looked > _GAP_SECONDS:
@@ -101,22 +109,32 @@ class Backlog:
         seen = max(self._watched_since, self._continuity.broken_at)
         head = _published(first)
         age = now - max(head, seen)
-        waits = self._waits(now, head, _published(last), seen)
-        return workers > 0 and (age > self._bound or (age > self._least and waits > self._bound_soon))
+        if not workers:
+            # How long it stood still without one says nothing about the next.
+            self._heads.clear()
+            return False
+        waits = self._waits(now, head, _published(last), seen, depth, put_in)
+        return age > self._bound or (age > self._least and waits > self._bound_soon)
 
-    def _waits(self, now: float, first: float, last: float, seen: float) -> float:
-        """How long one waits that comes now, behind those that were published from `first` to `last`, where the queue
-        goes on as fast as it did in the last seconds since `seen`; 0 where it is not known how fast that is."""
+    def _waits(self, now: float, first: float, last: float, seen: float, depth: int, put_in: int) -> float:
+        """How long one waits that comes now, behind `depth` that were published from `first` to `last`, where the queue
+        goes on as fast as it did in the last seconds since `seen`; 0 where it is not known how fast that is.
+
+        By the times of those that are taken it seems to be long while those are taken that came all at once, and by
+        their number where others put in more than this process knows of: the shorter of the two counts.
+        """
         if first == math.inf:
             self._heads.clear()
             return 0
         while self._heads and (self._heads[0][0] < max(seen, now - _PACE_SECONDS - LOOK_SECONDS)):
             self._heads.popleft()
-        self._heads.append((now, first))
-        since, before = self._heads[0]
-        if now - since < _PACE_SECONDS - LOOK_SECONDS or first <= before:
+        self._heads.append((now, first, depth, put_in))
+        since, before, depth_before, put_in_before = self._heads[0]
+        if now - since < _PACE_SECONDS - LOOK_SECONDS or first <= before or last == math.inf:
             return 0
-        return (last - first) * (now - since) / (first - before)
+        by_times = (last - first) * (now - since) / (first - before)
+        taken = depth_before - depth + put_in - put_in_before
+        return min(by_times, depth * (now - since) / taken) if taken > 0 else by_times
 
 
 def _published(message: bytes | None) -> float:

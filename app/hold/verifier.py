@@ -181,6 +181,7 @@ class Verifier:
                 slot = await stack.enter_async_context(
                     self._slots.taken(job.account, job.id, self._message(job), at_once)
                 )
+            self._backlog.put_in()
             log.info("job submitted", job=job.id, type=job.spec.type)
             self._board.note(job, JobState.QUEUED)
             yield job, slot

@@ -583,6 +583,67 @@ async def test_a_burst_that_is_worked_off_in_time_refuses_nobody(client: Redis) 
     assert await Paced(client).full_after(9, pace=1 / 3, until=3) is None
 
 
+class Worked(Paced):
+    """One of which so many are taken between two looks."""
+
+    async def put(self, *published: float) -> None:
+        for each in published:
+            self.backlog.put_in()
+            await self.client.lpush(QUEUE, envelope(str(uuid.uuid4()), "sealed", each))
+
+    async def full(self, began: float, at: float) -> bool:
+        self.clock.ahead = began + at - time.time()
+        return await self.backlog._full()
+
+
+async def test_who_comes_behind_a_burst_is_not_told_to_wait_as_long_as_the_burst_is_short(client: Redis) -> None:
+    """It came within a moment, of which a thousandth passes with each job that is taken."""
+    queue = Worked(client)
+    await client.zadd(WORKERS, {"busy": time.time() + 600})
+    began = queue.clock.now()
+    await queue.put(*(began + n / 10_000 for n in range(500)))
+    for number in range(1, 18):
+        await client.rpop(QUEUE, 30)
+        await queue.put(began + number * 0.3)
+        assert not await queue.full(began, number * 0.3), "the last waits for five seconds"
+
+
+async def test_a_burst_that_is_too_large_is_seen(client: Redis) -> None:
+    queue = Worked(client)
+    await client.zadd(WORKERS, {"busy": time.time() + 600})
+    began = queue.clock.now()
+    await queue.put(*(began + n / 10_000 for n in range(500)))
+    for number in range(1, 18):
+        await client.rpop(QUEUE, 3)
+        await queue.put(began + number * 0.3)
+        if await queue.full(began, number * 0.3):
+            return
+    pytest.fail("the last waits for 45 seconds")
+
+
+async def test_the_pace_is_that_since_there_is_a_worker(client: Redis) -> None:
+    queue = Worked(client)
+    began = queue.clock.now()
+    await queue.put(*(began + n * 0.01 for n in range(400)))
+    for number in range(1, 14):
+        assert not await queue.full(began, number * 0.3)
+    await client.zadd(WORKERS, {"new": time.time() + 600})
+    for number in range(14, 24):
+        await client.rpop(QUEUE, 25)
+        assert not await queue.full(began, number * 0.3), "it has begun all within five seconds"
+
+
+async def test_a_message_that_is_not_ours_tells_nothing_of_how_long_one_waits(client: Redis) -> None:
+    queue = Worked(client)
+    await client.zadd(WORKERS, {"busy": time.time() + 600})
+    began = queue.clock.now()
+    for number in range(20):
+        await client.delete(QUEUE)
+        await queue.put(began + number * 0.3 - 4)
+        await client.lpush(QUEUE, "strange")
+        assert not await queue.full(began, number * 0.3)
+
+
 async def test_a_queue_that_stood_still_for_a_moment_refuses_nobody(client: Redis) -> None:
     assert await Paced(client).full_after(2.8, pace=0.01) is None
 
