@@ -95,7 +95,7 @@ class Verifications:
         """Whether the job is this call's to carry out. Redis is asked until it answers or the job's time is over."""
         while self._clock.now() < job.start_by:
             try:
-                taken = await self._claims.take(job.id, self._worker, token, intent)
+                taken = await self._claims.take(job.id, self._worker, token, intent, account=job.account)
             except (redis.exceptions.RedisError, OSError):
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue

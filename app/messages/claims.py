@@ -13,12 +13,17 @@ ALIVE_SECONDS = 4.5
 
 # A claim is "W:WORKER TOKEN" while a worker has the job, and "D:REPLY" with the sealed reply when it is done. The one
 # of a worker that is dead may be taken over. The token tells a call that arrives twice from another delivery's, and is
-# the name of the intent, which is on record before the worker is told that it may begin.
+# the name of the intent, which is on record before the worker is told that it may begin. A slot that a job has when it
+# is done was taken by a call that arrived a second time, as its message did, and is given back by who takes that.
 _CLAIM = """
 local own = 'W:' .. ARGV[1] .. ' ' .. ARGV[2]
 local claim = redis.call('SET', KEYS[1], own, 'NX', 'GET', 'EX', ARGV[3])
 if claim and claim ~= own then
-  if string.sub(claim, 1, 2) == 'D:' then return 0 end
+  if string.sub(claim, 1, 2) == 'D:' then
+    redis.call('ZREM', KEYS[5], ARGV[6])
+    redis.call('ZREM', KEYS[6], ARGV[6])
+    return 0
+  end
   local worker = string.match(claim, '^W:(%S+)')
   local seen = worker and redis.call('ZSCORE', KEYS[2], worker)
   if seen and tonumber(redis.call('TIME')[1]) - tonumber(seen) < tonumber(ARGV[4]) then return 0 end
@@ -69,11 +74,11 @@ class Claims:
         self._claim = client.register_script(_CLAIM)
         self._finish = client.register_script(_FINISH)
 
-    async def take(self, job: str, worker: str, token: str, intent: str = "") -> bool:
-        """Claim `job` for `worker`; False where it is done, or a living worker has it. `intent`, a sealed job, is on
-        record by `token` then, until `finish`."""
-        keys = (claim_key(job), WORKERS, INTENTS, intent_key(token))
-        arguments = (worker, token, self._seconds, ALIVE_SECONDS, intent)
+    async def take(self, job: str, worker: str, token: str, intent: str = "", *, account: int) -> bool:
+        """Claim `job` of `account` for `worker`; False where it is done, or a living worker has it. `intent`, a sealed
+        job, is on record by `token` then, until `finish`."""
+        keys = (claim_key(job), WORKERS, INTENTS, intent_key(token), slots_key(account), HELD)
+        arguments = (worker, token, self._seconds, ALIVE_SECONDS, intent, job)
         return bool(await self._claim(keys=keys, args=arguments))
 
     async def finish(

@@ -163,7 +163,7 @@ class Worker:
         parts = {"id": str(uuid.uuid4()), "account": 1, "spec": body, "key": KEY, "reply_to": "replies"}
         parts |= {"submitted": now, "start_by": now + 5, "deadline": now + 10, **changes}
         sealed = SEALER.seal(Job(**parts).content())
-        assert await self.claims.take(parts["id"], "dead", intent, sealed)
+        assert await self.claims.take(parts["id"], "dead", intent, sealed, account=1)
         await self.client.zadd(INTENTS, {intent: now - ago})
         return intent
 
@@ -256,7 +256,7 @@ async def test_a_mistake_of_ours_is_logged_and_the_file_stays_on_record(client: 
 async def test_the_reply_takes_the_intent_off_or_hands_it_over(client: Redis) -> None:
     claims = Claims(client, 60)
     for left in (None, "sealed"):
-        assert await claims.take("job", "w", "token", "intent")
+        assert await claims.take("job", "w", "token", "intent", account=1)
         assert await client.get(intent_key("token")) == b"intent"
         await claims.finish("job", "list", "reply", account=1, token="token", left=left, at=1.0)
         assert await client.zcard(INTENTS) == 0
@@ -267,7 +267,7 @@ async def test_the_reply_takes_the_intent_off_or_hands_it_over(client: Redis) ->
 
 async def test_the_reply_of_a_worker_that_was_taken_for_dead_takes_off_what_was_handed_over(client: Redis) -> None:
     claims = Claims(client, 60)
-    assert await claims.take("job", "w", "token", "intent")
+    assert await claims.take("job", "w", "token", "intent", account=1)
     await Intents(client).hand_over("token", "sealed", 1.0)
     await claims.finish("job", "list", "reply", account=1, token="token")
     assert await client.exists(INTENTS, UNSETTLED, intent_key("token")) == 0

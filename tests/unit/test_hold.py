@@ -132,6 +132,22 @@ async def test_a_slot_is_free_again_before_the_answer_is_given(client: Redis) ->
                     pass
 
 
+async def test_a_slot_that_a_repeated_call_takes_when_its_job_is_done_is_free_with_the_second_message(
+    client: Redis,
+) -> None:
+    """A call whose answer does not come is made again, and the worker may be faster."""
+    claims, slots = Claims(client, 60), slots_of(client, per_account=1)
+    async with slots.releasing.running():
+        async with slots.taken(ACCOUNT, "job", MESSAGE) as slot:
+            assert await claims.take("job", "w", "1", account=ACCOUNT)
+            await claims.finish("job", "list", "reply", account=ACCOUNT, token="1")
+            assert await slots._admit(ACCOUNT, "job", MESSAGE, 1)
+            slot.free = True
+        assert (await client.zcard(HELD), await client.zcard(slots_key(ACCOUNT)), await client.llen(QUEUE)) == (1, 1, 2)
+        assert not await claims.take("job", "w", "2", account=ACCOUNT)
+        assert (await client.zcard(HELD), await client.zcard(slots_key(ACCOUNT))) == (0, 0)
+
+
 @pytest.mark.parametrize(("setting", "own"), [(3, 1), (1, 2)])
 async def test_an_account_has_as_many_slots_as_are_its_own_and_others_those_of_the_setting(
     client: Redis, setting: int, own: int
@@ -216,7 +232,7 @@ async def test_a_job_whose_message_is_gone_is_handed_in_again_once(watching: Wat
 async def test_a_job_of_a_dead_worker_is_handed_in_again_while_there_is_time(watching: Watching) -> None:
     of = job()
     with watching.held(of) as held:
-        assert await watching.claims.take(of.id, "dead", "token")
+        assert await watching.claims.take(of.id, "dead", "token", account=ACCOUNT)
         await watching.beat("dead")
         await watching.look()
         await watching.beat("dead", ago=60)
@@ -228,7 +244,7 @@ async def test_a_job_of_a_dead_worker_is_handed_in_again_while_there_is_time(wat
         for _ in range(3):
             await watching.look()
         assert not held.reply.done(), "what the dead one claimed does not count any more"
-        assert await watching.claims.take(of.id, "living", "token")
+        assert await watching.claims.take(of.id, "living", "token", account=ACCOUNT)
         await watching.beat("living")
         await watching.look()
         assert held.worker == "living"
@@ -240,7 +256,7 @@ async def test_with_no_attempt_or_no_time_left_the_answer_comes_at_once(
 ) -> None:
     of = job(attempt=attempt, deadline=time.time() + left)
     with watching.held(of) as held:
-        assert await watching.claims.take(of.id, "dead", "token")
+        assert await watching.claims.take(of.id, "dead", "token", account=ACCOUNT)
         for _ in range(2):
             await watching.look()
         with pytest.raises(VerificationTimedOut) as caught:
@@ -301,7 +317,7 @@ async def test_at_the_end_of_a_hold_redis_is_asked_whether_the_job_was_begun(wat
     with watching.held(of) as held:
         error = await watching.supervisor.gave_up(held)
         assert "object" not in error.details, "its claim is not there, and Redis has lost nothing"
-        await watching.claims.take(of.id, "w", "token")
+        await watching.claims.take(of.id, "w", "token", account=ACCOUNT)
         assert (await watching.supervisor.gave_up(held)).details["object"] == of.key
     unreachable = connect("redis://127.0.0.1:1/0", decode=False)
     alone = Watching(unreachable)
@@ -399,7 +415,7 @@ async def test_one_that_was_begun_and_has_no_end_when_its_client_has_gone_is_put
         await holding.watching.supervisor._continuity.look(client, 0)
         begun, waiting = holding.begin(), holding.begin()
         of, _ = await holding.taken(), await holding.taken()
-        await holding.watching.claims.take(of.id, "dead", "token")
+        await holding.watching.claims.take(of.id, "dead", "token", account=ACCOUNT)
         for each in (begun, waiting):
             each.cancel()
         await asyncio.wait({begun, waiting})
@@ -433,14 +449,14 @@ async def test_what_is_no_claim_stops_nothing(watching: Watching) -> None:
 async def test_a_claim_is_taken_once_and_over_from_the_dead_only(client: Redis) -> None:
     claims = Claims(client, 60)
     await client.zadd(WORKERS, {"a": time.time() + 600})
-    assert await claims.take("job", "a", "1")
-    assert await claims.take("job", "a", "1"), "the same call may arrive twice"
-    assert not await claims.take("job", "a", "2"), "another delivery, to the same worker"
-    assert not await claims.take("job", "b", "3")
+    assert await claims.take("job", "a", "1", account=ACCOUNT)
+    assert await claims.take("job", "a", "1", account=ACCOUNT), "the same call may arrive twice"
+    assert not await claims.take("job", "a", "2", account=ACCOUNT), "another delivery, to the same worker"
+    assert not await claims.take("job", "b", "3", account=ACCOUNT)
     await client.zadd(WORKERS, {"a": time.time() - 60})
-    assert await claims.take("job", "b", "3")
+    assert await claims.take("job", "b", "3", account=ACCOUNT)
     await claims.finish("job", "list", "reply", account=ACCOUNT, token="3")
-    assert not await claims.take("job", "c", "4")
+    assert not await claims.take("job", "c", "4", account=ACCOUNT)
     (claim,) = await claims.look(["job"])
     assert claim
     assert claim.reply == b"reply"
