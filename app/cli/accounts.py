@@ -129,7 +129,7 @@ class ByService:
             cursor = page["next_cursor"]
 
     def retry_notifications(self, notification: str | None) -> int:
-        which = f"/{quote(notification, safe='')}" if notification else ""
+        which = "" if notification is None else f"/{quote(notification, safe='')}"
         return int(self._call("POST", f"/notifications{which}/retry")["retried"])
 
     def forget_notification(self, notification: str) -> None:

@@ -143,7 +143,7 @@ class ByDatabase:
     def retry_notifications(self, notification: str | None) -> int:
         now = datetime.now(UTC)
         count = with_database(self._settings, lambda engine: Notifications(engine).retry(now, notification))
-        if notification and not count:
+        if notification is not None and not count:
             fail(f"there is no event with the id {notification} that was given up: see `dropoff notifications list`")
         return count
 

@@ -211,6 +211,7 @@ def test_events_that_the_platform_was_not_told_of_are_listed_told_again_and_forg
     assert [(each["reason"], each["next_attempt_at"]) for each in kept] == [("answered 500", None)] * 2
     assert kept[0]["event"]["type"] == kept[0]["type"]
     first, second = [each["id"] for each in kept]
+    assert refused("notifications", "retry", ""), "a script's variable that is empty is not all of them"
     assert done("notifications", "retry", first) == done("notifications", "retry") == "1 told again from now on.\n"
     assert done("notifications", "retry") == "0 told again from now on.\n"
     assert "no event with" in refused("notifications", "retry", second)
