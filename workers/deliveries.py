@@ -98,6 +98,7 @@ class Deliveries:
         # In the order in which it happened.
         self._unsaid: dict[_Said, None] = {}
         self._saying = asyncio.Lock()
+        self._stops = False
         self.reporting = Background("delivery progress", self._renew)
 
     @property
@@ -106,7 +107,8 @@ class Deliveries:
         return len(self._underway)
 
     async def stop(self) -> None:
-        """Let what is under way end within STOP_SECONDS, and hand the rest back."""
+        """Let what is under way end within STOP_SECONDS, and hand the rest back, as what the queue still gives."""
+        self._stops = True
         tasks = {each.task for each in self._underway.values()}
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=STOP_SECONDS)
@@ -143,6 +145,9 @@ class Deliveries:
         try:
             async with asyncio.timeout(left) as lease:
                 underway = self._underway[file.id] = _Underway(job, file, task, lease, file.abandoned)
+                if self._stops:
+                    task.cancel()
+                    await asyncio.sleep(0)
                 report = await self._delivered(underway)
                 self._tell(underway, report, began)
                 await self._report(underway, report)

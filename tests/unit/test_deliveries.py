@@ -163,3 +163,13 @@ async def test_of_a_message_what_has_not_ended_when_the_worker_stops_is_handed_b
     await carrying
     told = {"f0": DeliveryState.OK, "f1": DeliveryState.PENDING, "f2": DeliveryState.OK}
     assert await working.ends() == told
+
+
+async def test_what_the_queue_still_gives_a_worker_that_stops_is_handed_back_at_once(working: Working) -> None:
+    """Redis had taken it off the queue before the worker read no more; nobody waits for it to be sent."""
+    await working.deliveries.stop()
+    files = [file.model_copy(update={"abandoned": "an upload"}) for file in working.good(2)]
+    await working.carry_out(*files)
+    assert await working.ends() == dict.fromkeys(("f0", "f1"), DeliveryState.PENDING)
+    assert {each.upload for message in await working.said() for each in message} == {"an upload"}
+    assert (working.store.objects, working.deliveries.running) == ({}, 0)
