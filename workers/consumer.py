@@ -74,8 +74,14 @@ class Consuming:
     EVERY_SECONDS = 1.0
 
     def __init__(self) -> None:
-        self.last_turn = float("-inf")
+        self.last_turn = self._began = float("-inf")
         self._ends = False
+
+    def begin(self) -> None:
+        """It is connected. Where the last connection was made a moment ago, and is lost, the queue may be refused."""
+        began_before, self._began = self._began, time.monotonic()
+        if self._began - began_before > 2 * REFUSED_PAUSE:
+            self.turn()
 
     def turn(self) -> None:
         self.last_turn = time.monotonic()
@@ -95,7 +101,7 @@ class Consuming:
             requires = ("celery.worker.consumer.tasks:Tasks",)
 
             def start(self, parent: Any) -> None:
-                consuming.turn()
+                consuming.begin()
                 self._timer = parent.timer.call_repeatedly(consuming.EVERY_SECONDS, consuming.turn)
 
             def stop(self, parent: Any) -> None:

@@ -260,6 +260,24 @@ def test_what_came_with_a_message_that_breaks_the_worker_is_done(
         until(lambda: done == ["a", "b", "c", "d"], "it reads on")
 
 
+def test_a_worker_that_may_not_read_the_queue_does_not_say_that_it_reads(
+    redis_url: str, queue: "Redis[bytes]", loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis lets it connect, and refuses what it is for: its user is that of an older release, for instance."""
+    done: list[str] = []
+
+    async def notes(sealed: str) -> None:
+        done.append(sealed)
+
+    monkeypatch.setattr(Consuming, "EVERY_SECONDS", 0.3)
+    queue.execute_command("ACL", "SETUSER", "half", "on", ">pw", "~*", "&*", "+@all", "-blmpop")
+    put(queue, "a")
+    with worker(redis_url.replace("://", "://half:pw@"), loop, notes) as running:
+        until(lambda: not running.consuming.reading(), "it is seen not to read")
+        queue.execute_command("ACL", "SETUSER", "half", "+blmpop")
+        until(lambda: done == ["a"] and running.consuming.reading(), "it reads")
+
+
 def test_remote_control_tells_of_the_worker_and_does_not_end_it(
     redis_url: str, queue: "Redis[bytes]", loop: Loop
 ) -> None:
