@@ -10,7 +10,7 @@ from functools import partial
 
 import structlog
 
-from app.domain.delivery import ETAG_MOST, REQUEST_ID_MOST, VERSION_MOST, AnyFault, Refusal, SourceFault
+from app.domain.delivery import ETAG_MOST, REQUEST_ID_MOST, VERSION_MOST, AnyFault, Refusal, SourceFault, kept
 from app.domain.faults import Fault
 from app.domain.types.base import Spec
 from app.domain.verification import Location, Step, advice
@@ -233,17 +233,16 @@ def _refused(refused: Refused, step: Step, spec: Spec, host: str, file: File, se
 
 
 def _told(uploaded: Uploaded, spec: Spec) -> Uploaded:
-    """What the store says of the file, as far as it is what a store says: the rest has no place on a receipt, nor in a
-    database."""
+    """What the store says of the file, as far as it may be on a receipt."""
 
-    def kept(said: str | None, most: int) -> str | None:
-        return spec.without_secrets(said) if said and len(said) <= most and said.isprintable() else None
+    def told(said: str | None, most: int) -> str | None:
+        return spec.without_secrets(kept(said, most))
 
     return Uploaded(
         uploaded.key,
-        kept(uploaded.etag, ETAG_MOST) or "",
-        kept(uploaded.version, VERSION_MOST),
-        kept(uploaded.request_id, REQUEST_ID_MOST),
+        told(uploaded.etag, ETAG_MOST) or "",
+        told(uploaded.version, VERSION_MOST),
+        told(uploaded.request_id, REQUEST_ID_MOST),
     )
 
 

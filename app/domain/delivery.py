@@ -121,6 +121,11 @@ ETAG_MOST, VERSION_MOST, REQUEST_ID_MOST = 255, 1024, 128
 """How many characters of each a receipt has room for."""
 
 
+def kept(said: str | None, most: int) -> str | None:
+    """What a store has said, where a receipt, and so a database, has room for it; no store says anything longer."""
+    return said if said and len(said) <= most and said.isprintable() else None
+
+
 @dataclass(frozen=True)
 class Refusal:
     """At which step of a delivery the store refused it, and the provider's own code, HTTP status and request id as far

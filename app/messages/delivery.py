@@ -1,10 +1,18 @@
 """What is said of a delivery over Redis, sealed: the job that a worker is told, and what it reports of it."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from app.domain.delivery import AnyFault, DeliveryState, Refusal
+from app.domain.delivery import (
+    ETAG_MOST,
+    REQUEST_ID_MOST,
+    VERSION_MOST,
+    AnyFault,
+    DeliveryState,
+    Refusal,
+    kept,
+)
 from app.domain.verification import UNKNOWN_LOCATION, Location
 from app.messages.job import Owned, SealedSpec
 
@@ -55,7 +63,8 @@ class DeliveryReport(BaseModel):
 
     UPLOADING renews the lease; OK has the receipt; FAILED has the fault, and the refusal where it is the store's;
     PENDING hands the delivery back, because the worker ends. `sent` is how many bytes the store has confirmed, `upload`
-    the id of what is unfinished there, and `account` the job's owner.
+    the id of what is unfinished there, and `account` the job's owner. What no receipt has room for is not read, whoever
+    wrote it: with one such report, those that are noted with it would be refused by the database, again and again.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -70,9 +79,9 @@ class DeliveryReport(BaseModel):
     state: DeliveryState
     sent: int = 0
     upload: str | None = None
-    etag: str | None = None
-    version: str | None = None
-    request_id: str | None = None
+    etag: Annotated[str | None, BeforeValidator(lambda said: kept(said, ETAG_MOST))] = None
+    version: Annotated[str | None, BeforeValidator(lambda said: kept(said, VERSION_MOST))] = None
+    request_id: Annotated[str | None, BeforeValidator(lambda said: kept(said, REQUEST_ID_MOST))] = None
     fault: AnyFault | None = None
     message: str | None = None
     refusal: Refusal | None = None

@@ -184,6 +184,22 @@ async def test_what_cannot_be_delivered_is_told_to_nobody_and_says_why(
     assert ((await dispatching.destinations.get(1, ONE)).failing_since is not None) is (state == "failed")
 
 
+@pytest.mark.parametrize("said", ["e" * 2000, "\udcff", "e\0"], ids=["too long", "no text", "a NUL"])
+async def test_what_a_database_has_no_room_for_keeps_no_delivery_from_being_noted(
+    dispatching: Dispatching, said: str
+) -> None:
+    await dispatching.announce()
+    await dispatching.dispatcher.dispatch(5)
+    job = await dispatching.told()
+    assert job
+    content = DeliveryReports(reports=(report(job, DeliveryState.OK, sent=3),)).content()
+    content["reports"][0] |= {"etag": said, "version": said, "request_id": said}
+    async with dispatching.dispatcher.receiving.running():
+        await dispatching.client.rpush(DELIVERY_REPORTS, SEALER.seal(content))
+        found = await dispatching.noted(DeliveryState.OK)
+    assert (found.etag, found.version, found.request_id, found.sent) == (None, None, None, 3)
+
+
 async def test_what_an_earlier_attempt_left_is_handed_on_sealed(dispatching: Dispatching) -> None:
     await dispatching.announce()
     await dispatching.dispatcher.dispatch(5)
