@@ -163,6 +163,8 @@ class TestMetrics:
         finally:
             deployment.start_redis()
         until(lambda: of_api(operator)["dropoff_workers_alive", ()] == 1, "the worker is seen again")
+        # It says that it reads when its connection has held for a moment.
+        until(lambda: readyz(customer).status == 200, "all is well again")
 
     def test_have_no_secret_and_no_name_of_a_customer(
         self, operator: Api, customer: Api, metrics_port: int, good: dict[str, Any]
