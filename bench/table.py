@@ -1,4 +1,4 @@
-"""The speed of the product as a table, always as a ratio to what ran beside it, in about twenty minutes.
+"""The speed of the product as a table, always as a ratio to what ran beside it, in about ten minutes.
 
     python -m bench.table [--only NAME ...] [--rounds 3] [--creates 300]
 
