@@ -33,7 +33,7 @@ check: $(VENV)/.dev
 test: $(VENV)/.dev $(AZURITE) $(CHROMIUM)
 	$(BIN)/pytest $(PYTEST)
 
-# Twenty minutes, beside nothing else: what it measures is printed, and written to bench/results.
+# Ten minutes, beside nothing else: what it measures is printed, and written to bench/results.
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench.table
 

@@ -256,9 +256,9 @@ class Notifications(Transactions):
         """An operator has those that were given up, or the one with this id, told from `now` on as if they had just
         happened, and before what happened to their destinations later. How many that are."""
         which = [NotificationRow.state == NotificationState.KEPT]
-        if identity is not None and not is_notification_id(identity):
-            return 0
         if identity is not None:
+            if not is_notification_id(identity):
+                return 0
             which.append(NotificationRow.id == identity)
         columns = (NotificationRow.number, NotificationRow.account_id, NotificationRow.destinations)
         found = select(*columns).where(*which).with_for_update()

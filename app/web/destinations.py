@@ -12,7 +12,15 @@ from app.domain.types import printable
 from app.domain.verification import Report
 from app.services.destinations import Destinations
 from app.store.accounts import Accounts
-from app.web.auth import AccountNames, Caller, Operator, account_of, customer_or_operator, query_of
+from app.web.auth import (
+    AccountNames,
+    Caller,
+    Operator,
+    account_of,
+    customer_or_operator,
+    query_of,
+    require_operator,
+)
 from app.web.body import parameters_of
 from app.web.connections import in_time
 from app.web.errors import answer
@@ -157,8 +165,10 @@ def refuse_parameters(parameters: Iterable[str]) -> None:
     _refuse(parameters, "does not belong on the query string")
 
 
-async def refuse_body(request: web.Request) -> None:
-    """Raises InvalidParameters where the body has any parameters."""
+async def require_operator_with_nothing(request: web.Request, operator: Operator, *, button: bool = False) -> None:
+    """As require_operator; raises InvalidParameters too, where the query string or the body has any parameters."""
+    require_operator(request, operator, button=button)
+    refuse_query(request)
     _refuse(await in_time(parameters_of(request)), "does not belong here: this call takes nothing")
 
 

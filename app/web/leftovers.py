@@ -9,8 +9,8 @@ from app.domain.leftover import PAGE_SIZE, parse_leftover_query
 from app.domain.listing import page_counts
 from app.store.accounts import Accounts
 from app.store.leftovers import Leftovers
-from app.web.auth import AccountNames, Operator, caller_of, query_of, require_operator
-from app.web.destinations import refuse_body, refuse_query
+from app.web.auth import AccountNames, Operator, caller_of, query_of
+from app.web.destinations import require_operator_with_nothing
 from app.web.errors import answer
 from app.web.scope import narrow
 
@@ -51,20 +51,14 @@ class LeftoverHandlers:
         )
 
     async def retry(self, request: web.Request) -> web.Response:
-        await self._require(request, button=True)
+        await require_operator_with_nothing(request, self._operator, button=True)
         if not await self._leftovers.retry(request.match_info["id"], datetime.now(UTC)):
             raise LeftoverNotFound(_NOT_FOUND)
         info = {"success": True, "message": "Its delete is tried again within seconds."}
         return answer({"request_info": info}, status=202)
 
     async def forget(self, request: web.Request) -> web.Response:
-        await self._require(request)
+        await require_operator_with_nothing(request, self._operator)
         if not await self._leftovers.forget(request.match_info["id"]):
             raise LeftoverNotFound(_NOT_FOUND)
         return answer({"request_info": {"success": True, "message": "1 Leftover forgotten"}})
-
-    async def _require(self, request: web.Request, *, button: bool = False) -> None:
-        """The operator, and nothing on the query string or in the body."""
-        require_operator(request, self._operator, button=button)
-        refuse_query(request)
-        await refuse_body(request)

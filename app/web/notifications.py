@@ -9,7 +9,7 @@ from app.domain.errors import NotificationNotFound
 from app.domain.notification import parse_notification_query
 from app.store.notifications import Notifications
 from app.web.auth import Operator, query_of, require_operator
-from app.web.destinations import refuse_body, refuse_query
+from app.web.destinations import require_operator_with_nothing
 from app.web.errors import answer
 
 # `retry` is a path of its own: a method that it does not take is a 405, and not a notification that is not there.
@@ -45,11 +45,11 @@ class NotificationHandlers:
         )
 
     async def retry_all(self, request: web.Request) -> web.Response:
-        await self._require(request)
+        await require_operator_with_nothing(request, self._operator)
         return _retried(await self._notifications.retry(datetime.now(UTC)))
 
     async def retry(self, request: web.Request) -> web.Response:
-        await self._require(request)
+        await require_operator_with_nothing(request, self._operator)
         count = await self._notifications.retry(datetime.now(UTC), request.match_info["id"])
         if not count:
             raise NotificationNotFound(
@@ -58,18 +58,12 @@ class NotificationHandlers:
         return _retried(count)
 
     async def forget(self, request: web.Request) -> web.Response:
-        await self._require(request)
+        await require_operator_with_nothing(request, self._operator)
         if not await self._notifications.forget(request.match_info["id"]):
             raise NotificationNotFound(
                 "There is no event with this id: those that wait or were given up are at /notifications."
             )
         return answer({"request_info": {"success": True, "message": "1 Notification forgotten"}})
-
-    async def _require(self, request: web.Request) -> None:
-        """The operator, and nothing on the query string or in the body."""
-        require_operator(request, self._operator)
-        refuse_query(request)
-        await refuse_body(request)
 
 
 def _retried(count: int) -> web.Response:

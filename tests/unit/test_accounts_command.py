@@ -196,16 +196,7 @@ def test_test_files_that_may_remain_are_listed_tried_again_and_forgotten(way: st
 def test_events_that_the_platform_was_not_told_of_are_listed_told_again_and_forgotten(
     way: str, settings: Settings
 ) -> None:
-    async def furnish(engine: Any) -> list[str]:
-        told = Told(engine)
-        await told.fill()
-        for n in range(60):
-            await told.happen(f"{n:012X}", n=n)
-        for each in await told.notifications.claim(NOW, NOW, 2):
-            await told.notifications.keep(each, "answered 500")
-        return [each.id for each in await told.notifications.page(0, 99)]
-
-    ids = asyncio.run(in_database(settings, furnish))
+    ids = asyncio.run(in_database(settings, lambda engine: Told(engine).two_of_which_are_kept(60)))
     assert [each["id"] for each in lines(done("notifications", "list", "--json"))] == ids
     kept = [each for each in lines(done("notifications", "list", "--json")) if each["state"] == "kept"]
     assert [(each["reason"], each["next_attempt_at"]) for each in kept] == [("answered 500", None)] * 2

@@ -69,6 +69,15 @@ class Told(Shelf):
         event = Event(EventType.DELIVERY_FAILED, at, self.mine, destinations, {"n": n})
         await self.write(lambda connection: record(connection, [event]))
 
+    async def two_of_which_are_kept(self, count: int) -> list[str]:
+        """So many happen, and two of them are given up; the ids, in order."""
+        await self.fill()
+        for n in range(count):
+            await self.happen(f"{n:012X}", n=n)
+        for each in await self.notifications.claim(NOW, NOW, 2):
+            await self.notifications.keep(each, "answered 500")
+        return [each.id for each in await self.notifications.page(0, 99)]
+
     async def numbers(self, now: datetime, most: int = 100) -> list[int]:
         """Which of what happened is claimed now."""
         claimed = await self.notifications.claim(now, now + LEASE, most)

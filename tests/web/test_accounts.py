@@ -19,7 +19,6 @@ from app.web.auth import SESSION
 from app.web.server import application
 from tests.types.every import GOOD
 from tests.unit.test_notifications import Told
-from tests.unit.test_outbox import NOW
 from tests.web.test_openapi import DOCUMENT, faults
 
 OPERATOR, READER = "the-key-of-the-operator", "the-key-of-a-dashboard"
@@ -303,16 +302,8 @@ async def test_what_is_not_on_record_is_not_found_and_a_call_that_takes_nothing_
 async def test_the_events_that_the_platform_was_not_told_of_are_listed_page_by_page(
     caller: Caller, settings: Settings
 ) -> None:
-    async def furnish(shelf: Told) -> list[str]:
-        await shelf.fill()
-        for n in range(5):
-            await shelf.happen(f"{n:012X}", n=n)
-        for each in await shelf.notifications.claim(NOW, NOW, 2):
-            await shelf.notifications.keep(each, "answered 500")
-        return [each.id for each in await shelf.notifications.page(0, 99)]
-
     async with open_engine(settings.database) as engine:
-        ids = await furnish(Told(engine))
+        ids = await Told(engine).two_of_which_are_kept(5)
     found, cursor = [], "0"
     while cursor != "None":
         page = await caller.ok("GET", "/notifications", limit="2", cursor=cursor)

@@ -719,25 +719,27 @@ function refilterDeliveries() {
   poll();
 }
 
+// A line of a panel; none where there is no `value`, which may be a list of several.
+const fact = (name, value, look = "") => (value || value === 0 ? el("div", { class: look }, el("dt", {}, name), el("dd", {}, ...[value].flat())) : null);
+const inFull = (time) => time && new Date(time).toLocaleString("en-GB");
+
 async function openDelivery(id) {
   await showInDialog(id, "Delivery", async () => {
     const { delivery } = await get(`/deliveries/${encodeURIComponent(id)}`);
     const there = await destinationOf(delivery);
     moving = ["pending", "uploading"].includes(delivery.status) ? id : null;
-    const fact = (name, value, look = "") => (value || value === 0 ? el("div", { class: look }, el("dt", {}, name), el("dd", {}, ...[value].flat())) : null);
     const code = (value) => value && el("code", {}, String(value));
     const refusal = delivery.refusal;
-    const at = (value) => value && new Date(value).toLocaleString("en-GB");
     const words = { pending: "It waits for its turn, or for its next attempt.", uploading: "A worker is sending it.", ok: "It was delivered.", skipped: "It was not delivered, since its destination was disabled or deleted.", failed: "It could not be delivered." };
     const look = { failed: "bad", ok: "", skipped: "warn" }[delivery.status] ?? "warn";
     const lately = delivery.message ?? words[delivery.status];
     return [el("div", { class: "id" }, badge(delivery.status), delivery.fault ? reason(delivery.fault) : ""), el("p", { class: `sentence ${look}` }, lately),
       delivery.status === "failed" ? el("p", { class: "buttons" }, redeliverButton(delivery), redeliverAllButton(delivery.destination, delivery.account_name)) : null,
       el("dl", { class: "facts" }, fact("File", code(delivery.name), "whole"), fact("Account", delivery.account_name), fact("Destination", [there ? `${there.name} ` : "", there ? destinationLink(delivery.destination) : code(delivery.destination)]),
-        fact("Type", there?.type), fact("Bucket", code(there?.bucket)), fact("Host, as last verified", there?.host, "whole"), fact("The destination fails since", at(there?.failing_since)), fact("Code", code(delivery.fault)),
+        fact("Type", there?.type), fact("Bucket", code(there?.bucket)), fact("Host, as last verified", there?.host, "whole"), fact("The destination fails since", inFull(there?.failing_since)), fact("Code", code(delivery.fault)),
         refusal && [fact("Step that failed", refusal.step), fact("Provider’s code", code(refusal.provider_code)), fact("HTTP status", code(refusal.status)), fact("Provider’s request id", code(refusal.request_id))],
         fact("Collection", code(delivery.collection_id)), fact("Result set", String(delivery.result_set_id)), fact("Sent", `${bytes(delivery.sent)} of ${bytes(delivery.bytes)}`), fact("Attempts", String(delivery.attempts)),
-        fact("Announced", at(delivery.created_at)), fact("Begun", at(delivery.began_at)), fact("Ended", at(delivery.ended_at)), fact("Next attempt", at(delivery.due_at)), fact("Worker", code(delivery.worker)),
+        fact("Announced", inFull(delivery.created_at)), fact("Begun", inFull(delivery.began_at)), fact("Ended", inFull(delivery.ended_at)), fact("Next attempt", inFull(delivery.due_at)), fact("Worker", code(delivery.worker)),
         fact("Key", code(delivery.key), "whole"), fact("SHA-256", code(delivery.sha256), "whole"), fact("ETag", code(delivery.etag)), fact("Version", code(delivery.version_id)), fact("Request id of the copy that arrived", code(delivery.request_id)))];
   });
 }
@@ -746,8 +748,6 @@ async function openDestination(id) {
   await showInDialog(id, "Destination", async () => {
     const { destination } = await get(`/destinations/${encodeURIComponent(id)}`);
     const { failing, failing_since: since, verification, account_name: account } = destination;
-    const fact = (name, value, look = "") => (value ? el("div", { class: look }, el("dt", {}, name), el("dd", {}, ...[value].flat())) : null);
-    const at = (value) => value && new Date(value).toLocaleString("en-GB");
     const own = Object.entries(destination).filter(([name]) => /^(s3|gcs|azure|oss)_/.test(name)).map(([name, value]) => fact(name, el("code", {}, String(value))));
     const lead = (text, go) => el("button", { onclick: () => {
       dialog.addEventListener("close", go, { once: true });
@@ -758,8 +758,8 @@ async function openDestination(id) {
     return [el("div", { class: "id" }, el("span", { class: `badge is-${since ? "failed" : destination.enabled ? "ok" : "skipped"}` }, icon(since ? "failed" : destination.enabled ? "ok" : "skipped"), state), failing ? reason(failing.code) : ""),
       el("p", { class: `sentence ${since ? "bad" : destination.enabled ? "" : "warn"}` }, said),
       el("p", { class: "buttons" }, verifyButton({ destination: id, account_name: account }), since ? redeliverAllButton(id, account) : "", lead("Show its deliveries", () => findDeliveries({ state: "", destination: id })), lead("Show its jobs", () => showJobs({ search: id }))),
-      el("dl", { class: "facts" }, fact("Name", destination.name, "whole"), fact("Account", account), fact("Type", destination.type), own, fact("Host, as last verified", verification?.host, "whole"), fact("Fails since", at(since)), fact("Enabled", destination.enabled ? "yes" : "no"),
-        fact("Collections that use it", String(destination.used_by)), fact("Created", at(destination.created_at)), fact("Changed", at(destination.updated_at)), fact("Last passed a verification", at(destination.verified_at) ?? "never"),
+      el("dl", { class: "facts" }, fact("Name", destination.name, "whole"), fact("Account", account), fact("Type", destination.type), own, fact("Host, as last verified", verification?.host, "whole"), fact("Fails since", inFull(since)), fact("Enabled", destination.enabled ? "yes" : "no"),
+        fact("Collections that use it", String(destination.used_by)), fact("Created", inFull(destination.created_at)), fact("Changed", inFull(destination.updated_at)), fact("Last passed a verification", inFull(destination.verified_at) ?? "never"),
         verification?.job && fact("Last verification", el("button", { class: "plain mono", onclick: () => open(verification.job) }, verification.job.slice(0, 8))))];
   });
 }
@@ -785,11 +785,10 @@ function sentence(report, state) {
 }
 
 function facts(job, report, there) {
-  const fact = (name, value, look = "") => (value ? el("div", { class: look }, el("dt", {}, name), el("dd", {}, value)) : null);
   const file = report ? el("code", {}, report.object) : null;
   return el("dl", { class: "facts" }, fact("Host", job.host, "whole"), fact("Bucket", job.bucket && el("code", {}, job.bucket)), fact("Type", job.type), fact("Account", job.account_name ?? String(job.account)),
     fact("Destination", there ? destinationLink(job.destination) : job.destination && el("code", {}, job.destination)), fact("Region", report?.region), fact("Worker", job.worker && el("span", { class: "mono" }, job.worker)),
-    fact("Attempt", job.attempt > 1 ? String(job.attempt) : ""), fact("Submitted", new Date(job.submitted_at).toLocaleString("en-GB")),
+    fact("Attempt", job.attempt > 1 ? String(job.attempt) : ""), fact("Submitted", inFull(job.submitted_at)),
     fact(report?.left_behind ? "Left behind: this test file may still be there, remove it" : "Test file", file, "whole"));
 }
 
